@@ -1,0 +1,32 @@
+// Package deps holds dependencies until their first use.
+package deps
+
+import (
+	_ "github.com/cockroachdb/apd/v3"
+	_ "github.com/goccy/go-yaml"
+	_ "cel.dev/cel-go/cel"
+	_ "github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/pressly/goose/v3"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/santhosh-tekuri/jsonschema/v6"
+	_ "github.com/spf13/cobra"
+	_ "github.com/stretchr/testify/require"
+	_ "github.com/testcontainers/testcontainers-go"
+	_ "github.com/testcontainers/testcontainers-go/modules/postgres"
+	_ "github.com/tidwall/gjson"
+	_ "github.com/twmb/franz-go/pkg/kadm"
+	_ "github.com/twmb/franz-go/pkg/kfake"
+	_ "github.com/twmb/franz-go/pkg/kgo"
+	_ "github.com/twmb/franz-go/pkg/kmsg"
+	_ "github.com/twmb/franz-go/plugin/kprom"
+	_ "github.com/twmb/franz-go/plugin/kslog"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/text/currency"
+	_ "pgregory.net/rapid"
+	_ "github.com/fergusstrange/embedded-postgres"
+)

@@ -1,0 +1,230 @@
+package topics
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Header is one Kafka record header. Values are UTF-8 text; a name occurs once in a record.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Names of the headers that Envelope reads and writes: the Kafka binding of CloudEvents 1.0 in binary mode
+// (github.com/cloudevents/spec, kafka-protocol-binding.md), the tenant, and W3C Trace Context.
+const (
+	HeaderSpecVersion = "ce_specversion"
+	HeaderID          = "ce_id"
+	HeaderSource      = "ce_source"
+	HeaderType        = "ce_type"
+	HeaderSubject     = "ce_subject"
+	HeaderTime        = "ce_time"
+	HeaderSequence    = "ce_sequence"
+	HeaderEpoch       = "ce_sourceepoch"
+	HeaderRevision    = "ce_revision"
+	HeaderDataSchema  = "ce_dataschema"
+	HeaderContentType = "content-type"
+	HeaderTenant      = "tenant"
+	HeaderTraceParent = "traceparent"
+)
+
+// Operation says what happened to the entity.
+type Operation string
+
+// The operations. A delete may carry the last known payload; its value may also be empty.
+const (
+	Upsert Operation = "upsert"
+	Delete Operation = "delete"
+)
+
+// Envelope is what the headers of a record on a source or finance topic say about it.
+type Envelope struct {
+	ID          string    // ce_id: UUID of the event; on finance topics UUIDv5 of (input event, output index)
+	Tenant      string    // tenant
+	System      string    // ce_source is "/" + System
+	Kind        string    // first parts of ce_type: "source.<entity>" or "finance.<entity>.v<major>"
+	Operation   Operation // last part of ce_type
+	Subject     string    // ce_subject: the id of the record in the source system
+	Time        time.Time // ce_time: when the change occurred, by the source's clock
+	Sequence    int64     // ce_sequence: the outbox id; with Epoch the version of the record
+	Epoch       int64     // ce_sourceepoch: raised when a source's ids begin anew
+	Revision    int64     // ce_revision: 0 at first, grows when the same output is emitted again; optional
+	DataSchema  string    // ce_dataschema: version of the payload's schema; optional
+	ContentType string    // content-type; optional
+	TraceParent string    // traceparent; optional
+}
+
+// SourceKind is the Kind of records on a source topic.
+func SourceKind(entity string) string { return "source." + entity }
+
+// FinanceKind is the Kind of records on a finance topic.
+func FinanceKind(entity string, major int) string { return Finance(entity, major) }
+
+// Entity is the second part of Kind.
+func (e *Envelope) Entity() string {
+	_, rest, _ := strings.Cut(e.Kind, ".")
+	entity, _, _ := strings.Cut(rest, ".")
+	return entity
+}
+
+// Append adds e's headers to hs. It does not validate; what DecodeEnvelope accepts, it writes back unchanged.
+func (e *Envelope) Append(hs []Header) []Header {
+	add := func(k, v string) {
+		if v != "" {
+			hs = append(hs, Header{k, []byte(v)})
+		}
+	}
+	add(HeaderSpecVersion, "1.0")
+	add(HeaderID, e.ID)
+	add(HeaderSource, "/"+e.System)
+	add(HeaderType, e.Kind+"."+string(e.Operation))
+	add(HeaderSubject, e.Subject)
+	add(HeaderTime, e.Time.UTC().Format(time.RFC3339Nano))
+	add(HeaderSequence, strconv.FormatInt(e.Sequence, 10))
+	add(HeaderEpoch, strconv.FormatInt(e.Epoch, 10))
+	if e.Revision != 0 {
+		add(HeaderRevision, strconv.FormatInt(e.Revision, 10))
+	}
+	add(HeaderDataSchema, e.DataSchema)
+	add(HeaderContentType, e.ContentType)
+	add(HeaderTenant, e.Tenant)
+	add(HeaderTraceParent, e.TraceParent)
+	return hs
+}
+
+// DecodeEnvelope reads the envelope of a record. Headers it does not know are left alone. Every problem is reported, each
+// naming its header.
+func DecodeEnvelope(hs []Header) (Envelope, error) {
+	var e Envelope
+	var errs []error
+	bad := func(name, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("header %s: %s", name, fmt.Sprintf(format, args...)))
+	}
+	var seen uint32
+	for _, h := range hs {
+		bit := headerBit(h.Key)
+		if bit == 0 {
+			continue
+		}
+		switch {
+		case seen&bit != 0:
+			bad(h.Key, "occurs twice")
+			continue
+		case !utf8.Valid(h.Value):
+			bad(h.Key, "is not UTF-8")
+			continue
+		}
+		seen |= bit
+		if err := e.set(h.Key, string(h.Value)); err != nil {
+			errs = append(errs, fmt.Errorf("header %s: %w", h.Key, err))
+		}
+	}
+	for _, name := range [...]string{
+		HeaderSpecVersion, HeaderID, HeaderSource, HeaderType, HeaderSubject, HeaderTime, HeaderSequence, HeaderEpoch, HeaderTenant,
+	} {
+		if seen&headerBit(name) == 0 {
+			bad(name, "is missing")
+		}
+	}
+	if len(errs) > 0 {
+		return Envelope{}, errors.Join(errs...)
+	}
+	return e, nil
+}
+
+func headerBit(name string) uint32 {
+	switch name {
+	case HeaderSpecVersion:
+		return 1
+	case HeaderID:
+		return 2
+	case HeaderSource:
+		return 4
+	case HeaderType:
+		return 8
+	case HeaderSubject:
+		return 16
+	case HeaderTime:
+		return 32
+	case HeaderSequence:
+		return 64
+	case HeaderEpoch:
+		return 128
+	case HeaderRevision:
+		return 256
+	case HeaderDataSchema:
+		return 512
+	case HeaderContentType:
+		return 1024
+	case HeaderTenant:
+		return 2048
+	case HeaderTraceParent:
+		return 4096
+	}
+	return 0
+}
+
+func (e *Envelope) set(name, v string) (err error) {
+	switch name {
+	case HeaderSpecVersion:
+		if v != "1.0" {
+			return fmt.Errorf("%.20q, want 1.0", v)
+		}
+	case HeaderID:
+		e.ID = v
+		if v == "" || len(v) > 64 {
+			return errors.New("want 1 to 64 bytes")
+		}
+	case HeaderSource:
+		e.System = strings.TrimPrefix(v, "/")
+		if len(e.System) == len(v) || !ValidName(e.System) {
+			return fmt.Errorf("%.80q is not /<system>", v)
+		}
+	case HeaderType:
+		i := strings.LastIndexByte(v, '.')
+		if i < 0 || (Operation(v[i+1:]) != Upsert && Operation(v[i+1:]) != Delete) {
+			return fmt.Errorf("%.80q does not end in .upsert or .delete", v)
+		}
+		e.Kind, e.Operation = v[:i], Operation(v[i+1:])
+	case HeaderSubject:
+		e.Subject = v
+		if v == "" {
+			return errors.New("is empty")
+		}
+	case HeaderTime:
+		if e.Time, err = time.Parse(time.RFC3339Nano, v); err != nil {
+			return fmt.Errorf("%.40q is not an RFC 3339 time", v)
+		}
+	case HeaderSequence:
+		e.Sequence, err = positive(v)
+	case HeaderEpoch:
+		e.Epoch, err = positive(v)
+	case HeaderRevision:
+		e.Revision, err = positive(v)
+	case HeaderDataSchema:
+		e.DataSchema = v
+	case HeaderContentType:
+		e.ContentType = v
+	case HeaderTenant:
+		e.Tenant = v
+		if !ValidName(v) {
+			return fmt.Errorf("%.80q is not a valid name", v)
+		}
+	case HeaderTraceParent:
+		e.TraceParent = v
+	}
+	return err
+}
+
+func positive(v string) (int64, error) {
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("%.40q is not a positive number", v)
+	}
+	return n, nil
+}

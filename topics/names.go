@@ -1,0 +1,54 @@
+package topics
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Cursors is the compacted topic that holds the position of every relayed source. A source's cursor is written in the
+// same Kafka transaction as the records it covers.
+const Cursors = "leat.cursors"
+
+// RelayDLQ receives outbox rows that Kafka refuses (too large, no topic for the entity) with their outbox id.
+const RelayDLQ = "leat.relay.dlq"
+
+// Source names the topic that carries the changes of one entity of one source system.
+func Source(system, entity string) string { return "source." + system + "." + entity }
+
+// Finance names the topic that carries one entity of the finance model at one major version of its contract.
+func Finance(entity string, major int) string {
+	return "finance." + entity + ".v" + strconv.Itoa(major)
+}
+
+// Retry names the compacted topic that holds the records which group has parked while reading topic.
+func Retry(topic, group string) string { return topic + "." + group + ".retry" }
+
+// DLQ names the topic that holds the records of topic on which group has given up.
+func DLQ(topic, group string) string { return topic + "." + group + ".dlq" }
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`) //nolint:gochecknoglobals // a compiled constant
+
+// ValidName reports whether s can be the name of a tenant, a system, an entity or a group: 1 to 63 lower-case letters,
+// digits, '-' and '_', beginning and ending with a letter or digit. Such a name needs no escaping in a topic name, a
+// record key, a header or a metric label.
+func ValidName(s string) bool { return nameRE.MatchString(s) }
+
+// Key is the record key on source and finance topics alike: "<tenant>/<system>/<id>". Tenant and system hold no '/'
+// (ValidName); id may. With the murmur2 partitioner the two kinds of topic are co-partitioned.
+func Key(tenant, system, id string) []byte {
+	return []byte(tenant + "/" + system + "/" + id)
+}
+
+// SplitKey undoes Key.
+func SplitKey(key []byte) (tenant, system, id string, err error) {
+	tenant, rest, ok := strings.Cut(string(key), "/")
+	if ok {
+		system, id, ok = strings.Cut(rest, "/")
+	}
+	if !ok || id == "" || !ValidName(tenant) || !ValidName(system) {
+		return "", "", "", fmt.Errorf("record key %.80q is not <tenant>/<system>/<id>", key)
+	}
+	return tenant, system, id, nil
+}
