@@ -1,0 +1,136 @@
+// Package config reads the configuration of a Leat process: one YAML file, strict, with ${ENV} in its values. Every problem
+// of a file is reported at once, with its line, its key and what to do about it.
+//
+// It knows no Kafka and opens no connection: internal/app makes clients of it. Each process uses the sections it needs
+// (Require); one file can serve all of them.
+package config
+
+import (
+	"slices"
+	"time"
+)
+
+// Config is the whole file. Zero values have been replaced by defaults.
+type Config struct {
+	Kafka     Kafka     `yaml:"kafka"`
+	Sources   []Source  `yaml:"sources"`
+	Control   Control   `yaml:"control"`
+	Relay     Relay     `yaml:"relay"`
+	Normalize Normalize `yaml:"normalize"`
+	Publish   Publish   `yaml:"publish"`
+	Retry     Retry     `yaml:"retry"`
+	HTTP      HTTP      `yaml:"http"`
+	Log       Log       `yaml:"log"`
+
+	file string
+	keys map[string]*keyState // of every key that the file has, by its dotted path
+}
+
+// keyState is what decoding found out about a key, for validation.
+type keyState struct {
+	line  int
+	empty bool // nothing stands behind it, perhaps because a variable is empty
+	bad   bool // has been reported already
+}
+
+// Kafka says where the brokers are, how to talk to them, and what new topics look like.
+type Kafka struct {
+	Brokers     []string `yaml:"brokers"`
+	ClientID    string   `yaml:"client_id"` // default leat
+	TLS         TLS      `yaml:"tls"`
+	SASL        SASL     `yaml:"sasl"`
+	Partitions  int      `yaml:"partitions"`  // of a new topic; default 8
+	Replication int      `yaml:"replication"` // of a new topic; default -1, the broker's own default
+}
+
+// TLS is off unless enabled.
+type TLS struct {
+	Enabled    bool   `yaml:"enabled"`
+	CAFile     string `yaml:"ca_file"`     // PEM; default: the system's roots
+	CertFile   string `yaml:"cert_file"`   // PEM, with key_file: a client certificate
+	KeyFile    string `yaml:"key_file"`    // PEM
+	ServerName string `yaml:"server_name"` // default: the broker's host name
+	Insecure   bool   `yaml:"insecure"`    // do not verify the broker's certificate
+}
+
+// SASL is off unless a mechanism is named.
+type SASL struct {
+	Mechanism string `yaml:"mechanism"` // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Username  string `yaml:"username"`
+	Password  Secret `yaml:"password"`
+}
+
+// Source is one source system: a database with an outbox.
+type Source struct {
+	Name      string        `yaml:"name"` // the system, as it stands in topic names and record keys
+	URL       DatabaseURL   `yaml:"url"`
+	Entities  []string      `yaml:"entities"`  // the entities its outbox may hold: a topic each
+	Retention time.Duration `yaml:"retention"` // of its topics; default 90 days
+
+	// OutboxRetention is how long rows stay in the outbox after they have been relayed; default 7 days.
+	OutboxRetention time.Duration `yaml:"outbox_retention"`
+}
+
+// Control is Leat's own database.
+type Control struct {
+	URL DatabaseURL `yaml:"url"`
+}
+
+// Relay configures the relay stage.
+type Relay struct {
+	Group string `yaml:"group"` // the consumer group that spreads sources over relays; default relay
+}
+
+// Normalize configures the normalize stage.
+type Normalize struct {
+	Mappings string `yaml:"mappings"` // directory of the mapping files; default mappings
+	Group    string `yaml:"group"`    // default normalize
+	Instance string `yaml:"instance"` // names this process within the group; default: a name of the host
+}
+
+// Publish configures the publish stage.
+type Publish struct {
+	Reporting Reporting `yaml:"reporting"`
+	Group     string    `yaml:"group"`    // default reporting
+	Instance  string    `yaml:"instance"` // names this process within the group; default: a name of the host
+}
+
+// Reporting is a Postgres database with the reporting tables.
+type Reporting struct {
+	URL         DatabaseURL `yaml:"url"`
+	Publication string      `yaml:"publication"` // name of this copy of the books in its link table; default reporting
+}
+
+// Retry says how a record is tried again after a failure that a retry can help.
+type Retry struct {
+	Attempts int           `yaml:"attempts"` // before the dead letter; default 8
+	Backoff  time.Duration `yaml:"backoff"`  // before the second attempt, doubled each time; default 1s
+	Max      time.Duration `yaml:"max"`      // the longest back-off; default 10m
+}
+
+// HTTP is where metrics and health are served.
+type HTTP struct {
+	Listen string `yaml:"listen"` // default 127.0.0.1:9464; "off" serves nothing
+}
+
+// Log configures the log on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn or error
+	Format string `yaml:"format"` // json (default) or text
+}
+
+// Default returns what an empty file means.
+func Default() *Config {
+	c := &Config{}
+	c.setDefaults()
+	return c
+}
+
+// Source returns the source with that name, or nil.
+func (c *Config) Source(name string) *Source {
+	i := slices.IndexFunc(c.Sources, func(s Source) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Sources[i]
+}

@@ -1,0 +1,242 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/config"
+)
+
+func env(pairs ...string) func(string) string {
+	return func(name string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+// documented is the example of docs/configuration.md.
+func documented(t *testing.T) []byte {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/configuration.md")
+	require.NoError(t, err)
+	_, rest, ok := bytes.Cut(page, []byte("```yaml\n"))
+	require.True(t, ok)
+	text, _, ok := bytes.Cut(rest, []byte("```"))
+	require.True(t, ok)
+	return text
+}
+
+func TestParse_ReadsTheDocumentedExample(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("leat.yaml", documented(t), env(
+		"LEAT_KAFKA_BROKERS", "a:9092, b:9093", "LEAT_KAFKA_PASSWORD", "hunter2",
+		"LEAT_CHINOOK_URL", "postgres://shop:hunter2@db:5432/chinook",
+		"LEAT_REPORTING_URL", "host=db user=leat password=hunter2 dbname=books"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:9092", "b:9093"}, c.Kafka.Brokers)
+	require.Equal(t, "hunter2", c.Kafka.SASL.Password.Reveal())
+	require.Equal(t, 3, c.Kafka.Replication)
+	require.Equal(t, []string{"customer", "invoice", "payment"}, c.Source("chinook").Entities)
+	require.Equal(t, 90*24*time.Hour, c.Source("chinook").Retention)
+	require.Nil(t, c.Source("other"))
+	require.True(t, c.Control.URL.Empty())
+	require.Equal(t, 10*time.Minute, c.Retry.Max)
+	require.NoError(t, c.Require(config.NeedKafka, config.NeedSources, config.NeedSourceURL, config.NeedReporting))
+	require.EqualError(t, c.Require(config.NeedControl), "leat.yaml:26: control.url: is missing; "+
+		"write the address of a Postgres database: postgres://user:password@host:5432/database")
+}
+
+func TestParse_TheExampleNamesEveryKey(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("leat.yaml", documented(t), func(string) string { return "postgres://u@h/d" })
+	require.Error(t, err) // the URL is no broker: the point is only that no key is unknown
+	require.Nil(t, c)
+	require.NotContains(t, err.Error(), "unknown")
+	for _, key := range config.Keys() {
+		name := key[strings.LastIndex(key, ".")+1:]
+		require.Contains(t, string(documented(t)), name+":", "docs/configuration.md does not show %s", key)
+	}
+}
+
+func TestParse_AnEmptyFileMeansTheDefaults(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "# nothing\n", "kafka:\n", "---\nlog:\n  level: ${NONE:-}\n"} {
+		c, err := config.Parse("leat.yaml", []byte(text), env())
+		require.NoError(t, err, text)
+		require.Equal(t, 8, c.Kafka.Partitions)
+		require.Equal(t, "127.0.0.1:9464", c.HTTP.Listen)
+		require.Equal(t, "info", c.Log.Level)
+	}
+}
+
+func TestParse_ReportsEveryProblemAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("leat.yaml", []byte(`kafka:
+  broker: localhost:9092
+  partitions: many
+  sasl:
+    username: leat
+sources:
+  - name: Chinook
+    url: ${SHOP_URL}
+log:
+  level: loud
+`), env())
+	require.Equal(t, strings.Join([]string{
+		`leat.yaml:2: kafka.broker: unknown key; did you mean brokers?`,
+		`leat.yaml:3: kafka.partitions: "many" is not a whole number; write a whole number`,
+		`leat.yaml:4: kafka.sasl: has a user, but no mechanism; write mechanism: SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN`,
+		`leat.yaml:7: sources[0].entities: is missing; name what its outbox holds, such as [customer, invoice]`,
+		`leat.yaml:7: sources[0].name: "Chinook" is not a valid name; ` +
+			`use 1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit`,
+		`leat.yaml:8: sources[0].url: environment variable SHOP_URL is not set; ` +
+			`set it, or give a default: ${SHOP_URL:-default}`,
+		`leat.yaml:10: log.level: "loud" is unknown; use debug, info, warn, error`,
+	}, "\n"), err.Error())
+}
+
+func TestParse_Problems(t *testing.T) {
+	t.Parallel()
+	const name = "use 1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit"
+	tests := []struct{ text, want string }{
+		{"kafka: [", "1: sequence end token ']' not found"},
+		{"kafka:\n  brokers: a:1\n---\nlog: {}", "4: a second YAML document; write one document"},
+		{"sorces: []", "1: sorces: unknown key; did you mean sources?"},
+		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, http, log"},
+		{"log:\n  level: info\n  level: warn", "3: log.level: occurs twice, first on line 2; remove one"},
+		{"log: info", "1: log: is not a section; write its keys on lines of their own: level, format"},
+		{"log:\n  level: [info]", "2: log.level: is not a single value; write a text"},
+		{"log:\n  level: &a info", "2: log.level: anchors, aliases and tags are not supported; write the value out"},
+		{"sources: chinook", `1: sources: is not a list; write each entry on a line of its own, after "- "`},
+		{"kafka:\n  brokers: {a: 1}", `2: kafka.brokers: is not a list; write each entry on a line of its own, after "- "`},
+		{"kafka:\n  brokers: ${B}", "2: kafka.brokers: environment variable B is not set; set it, or give a default: ${B:-default}"},
+		{"log:\n  level: ${A-b}", `2: log.level: "A-b" is not the name of an environment variable; ` +
+			`write ${NAME} or ${NAME:-default}, or $${ for ${ itself`},
+		{"log:\n  level: ${A", "2: log.level: ${ without }; write ${NAME} or ${NAME:-default}, or $${ for ${ itself"},
+		{"kafka:\n  brokers: localhost", `2: kafka.brokers[0]: "localhost" is not host:port; write it as host:9092`},
+		{"kafka:\n  brokers:\n    - a:1\n    - b:x", `4: kafka.brokers[1]: "b:x" is not host:port; write it as host:9092`},
+		{"kafka:\n  partitions: 0", "2: kafka.partitions: is not between 1 and 10000; 8 is a good start"},
+		{"kafka:\n  replication: 0", "2: kafka.replication: is neither -1 nor between 1 and 32; " +
+			"write 3 for a cluster, or -1 for the broker's own default"},
+		{"kafka:\n  tls:\n    enabled: yes please", `3: kafka.tls.enabled: "yes please" is not true or false; write true or false`},
+		{"kafka:\n  tls:\n    enabled: true\n    cert_file: a", "2: kafka.tls: has one of cert_file and key_file; " +
+			"a client certificate needs both"},
+		{"kafka:\n  tls:\n    ca_file: a", "2: kafka.tls: has settings, but TLS is not enabled; write enabled: true, or remove them"},
+		{"kafka:\n  sasl:\n    mechanism: GSSAPI\n    username: u\n    password: p",
+			`3: kafka.sasl.mechanism: "GSSAPI" is unknown; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`},
+		{"kafka:\n  sasl:\n    mechanism: PLAIN\n    password: p", "2: kafka.sasl.username: is missing; a mechanism needs a user"},
+		{"kafka:\n  sasl:\n    mechanism: PLAIN\n    username: u", "2: kafka.sasl.password: is missing; " +
+			"write it as ${VARIABLE}, so that it does not stand in the file"},
+		{"sources:\n  - entities: [a]", "2: sources[0].name: is missing; " + name},
+		{"sources:\n  - {name: a, entities: [x]}\n  - {name: a, entities: [x]}", "3: sources[1].name: a is also the name of " +
+			"sources[0]; a source has one outbox; give the other one a name of its own"},
+		{"sources:\n  - name: a\n    entities: [x, X]", `3: sources[0].entities[1]: "X" is not a valid name; ` + name},
+		{"sources:\n  - name: a\n    entities: [x, x]", "3: sources[0].entities[1]: x occurs twice; remove one"},
+		{"sources:\n  - name: a\n    entities: [x]\n    retention: 90", `4: sources[0].retention: "90" is not a duration ` +
+			"such as 30s, 5m, 12h or 90d; write a duration such as 30s, 5m, 12h or 90d"},
+		{"sources:\n  - name: a\n    entities: [x]\n    retention: 1m", "4: sources[0].retention: 1m0s is shorter than 1h0m0s; " +
+			"durations are written as 30s, 5m, 12h or 90d"},
+		{"control:\n  url: postgres://u:hunter2@host:port/db", "2: control.url: cannot parse"},
+		{"normalize:\n  group: A", `2: normalize.group: "A" is not a valid name; ` + name},
+		{"retry:\n  attempts: 0", "2: retry.attempts: is not between 1 and 1000; 1 means no retry; 8 is the default"},
+		{"retry:\n  backoff: 0s", "2: retry.backoff: 0s is shorter than 1ms; durations are written as 30s, 5m, 12h or 90d"},
+		{"retry:\n  backoff: 2s\n  max: 1s", "3: retry.max: is shorter than retry.backoff; it is the longest wait of all"},
+		{"http:\n  listen: here", `2: http.listen: "here" is not host:port; write :9464 for every address of the host, or off`},
+		{"log:\n  format: xml", `2: log.format: "xml" is unknown; use json, text`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.text, func(t *testing.T) {
+			t.Parallel()
+			_, err := config.Parse("f", []byte(tt.text), env())
+			var problems config.Problems
+			require.ErrorAs(t, err, &problems)
+			require.Len(t, problems, 1)
+			require.True(t, strings.HasPrefix(err.Error(), "f:"+tt.want), "got  %s\nwant f:%s", err, tt.want)
+			require.NotContains(t, err.Error(), "hunter2")
+		})
+	}
+}
+
+func TestRequire_NamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("f", []byte("sources:\n  - name: a\n    entities: [x]\n"), env())
+	require.NoError(t, err)
+	err = c.Require(config.NeedKafka, config.NeedSources, config.NeedSourceURL, config.NeedControl, config.NeedReporting)
+	const url = "write the address of a Postgres database: postgres://user:password@host:5432/database"
+	require.EqualError(t, err, "f:1: control.url: is missing; "+url+
+		"\nf:1: kafka.brokers: is missing; name at least one broker as host:port"+
+		"\nf:1: publish.reporting.url: is missing; "+url+
+		"\nf:2: sources[0].url: is missing; "+url)
+	require.ErrorContains(t, config.Default().Require(config.NeedSources), "name at least one source system")
+}
+
+func TestExpansion(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ value, want string }{
+		{"${A}", "one"},
+		{"x-${A}-${B:-two}", "x-one-two"},
+		{"${EMPTY:-three}", "three"},
+		{"$A and $5", "$A and $5"},
+		{"$${A}", "${A}"},
+		{"'${A}'", "one"},
+		{"12345", "12345"},
+		{"true", "true"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.value, func(t *testing.T) {
+			t.Parallel()
+			c, err := config.Parse("f", []byte("kafka:\n  client_id: "+tt.value), env("A", "one"))
+			require.NoError(t, err)
+			require.Equal(t, tt.want, c.Kafka.ClientID)
+		})
+	}
+}
+
+func TestSecret_NeverPrints(t *testing.T) {
+	t.Parallel()
+	c := config.Default()
+	c.Kafka.SASL.Password = config.NewSecret("hunter2")
+	c.Control.URL = config.NewDatabaseURL("postgres://leat:hunter2@db:5432/books?sslpassword=hunter2")
+	hidden := struct{ s config.Secret }{c.Kafka.SASL.Password} // fmt cannot call methods of unexported fields
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T"} {
+		fmt.Fprintf(&out, verb+verb+verb+verb+"\n", c.Kafka.SASL.Password, c.Control.URL, *c, hidden)
+	}
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "password", c.Kafka.SASL.Password, "url", c.Control.URL, "config", c)
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	out.Write(text)
+	require.NotContains(t, out.String(), "hunter2")
+	require.NotContains(t, out.String(), fmt.Sprintf("%x", "hunter2"))
+	require.Equal(t, "postgres://leat@db:5432/books", c.Control.URL.String())
+	require.Equal(t, "[secret]", config.NewDatabaseURL("postgres://u:hunter2@host:x/").String())
+	require.Empty(t, config.Secret{}.String())
+}
+
+func TestLoad_NamesTheMissingFileAndTheRemedy(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load(t.TempDir()+"/none.yaml", env())
+	require.ErrorContains(t, err, "there is no file")
+	require.ErrorContains(t, err, "--config or LEAT_CONFIG")
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("kafka:\n  brokers: [a:1]\nsources:\n  - {name: x, url: '${A:-b}', entities: [y]}"))
+	f.Add([]byte("a: &b [*b]"))
+	f.Add([]byte("? [x]\n: y"))
+	f.Fuzz(func(_ *testing.T, text []byte) {
+		_, _ = config.Parse("f", text, func(string) string { return "" })
+	})
+}
