@@ -35,8 +35,9 @@ func StartKafka(_ context.Context, o KafkaOptions) (*Kafka, error) {
 			return nil, err
 		}
 	}
-	// Kafka's Java tools fail on newer answers of these two, which kfake leaves partly empty.
-	versions := kversion.Tip()
+	// Kafka's Java tools fail on newer answers of these two requests, which kfake leaves partly empty.
+	// Stable, not Tip: with the versions of Tip kfake refuses every transactional record (INVALID_TXN_STATE).
+	versions := kversion.Stable()
 	versions.SetMaxKeyVersion(int16(kmsg.CreateTopics), 4)
 	versions.SetMaxKeyVersion(int16(kmsg.DescribeTopicPartitions), -1)
 	cluster, err := kfake.NewCluster(
