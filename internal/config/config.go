@@ -6,8 +6,13 @@
 package config
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"slices"
 	"time"
+
+	"github.com/goccy/go-yaml"
 )
 
 // Config is the whole file. Zero values have been replaced by defaults.
@@ -133,4 +138,26 @@ func (c *Config) Source(name string) *Source {
 		return nil
 	}
 	return &c.Sources[i]
+}
+
+// WriteYAML writes what c means as a file of the same shape, with defaults and without secrets.
+func (c *Config) WriteYAML(w io.Writer) error {
+	o := yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(d.String()), nil })
+	if err := yaml.NewEncoder(w, o, yaml.IndentSequence(true)).Encode(c); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// MarshalJSON writes the same as WriteYAML.
+func (c *Config) MarshalJSON() ([]byte, error) {
+	var text bytes.Buffer
+	if err := c.WriteYAML(&text); err != nil {
+		return nil, err
+	}
+	out, err := yaml.YAMLToJSON(text.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("writing the configuration as JSON: %w", err)
+	}
+	return out, nil
 }

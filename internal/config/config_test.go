@@ -218,6 +218,8 @@ func TestSecret_NeverPrints(t *testing.T) {
 	text, err := json.Marshal(c)
 	require.NoError(t, err)
 	out.Write(text)
+	require.NoError(t, c.WriteYAML(&out))
+	require.Contains(t, out.String(), "    password: \"[secret]\"\n")
 	require.NotContains(t, out.String(), "hunter2")
 	require.NotContains(t, out.String(), fmt.Sprintf("%x", "hunter2"))
 	require.Equal(t, "postgres://leat@db:5432/books", c.Control.URL.String())

@@ -44,6 +44,9 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String(
 // MarshalJSON implements json.Marshaler.
 func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
 
+// MarshalText implements encoding.TextMarshaler, for YAML.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
@@ -71,6 +74,9 @@ func (u DatabaseURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.St
 
 // MarshalJSON implements json.Marshaler.
 func (u DatabaseURL) MarshalJSON() ([]byte, error) { return json.Marshal(u.String()) }
+
+// MarshalText implements encoding.TextMarshaler, for YAML.
+func (u DatabaseURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // LogValue implements slog.LogValuer.
 func (u DatabaseURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
