@@ -45,7 +45,7 @@ type Kafka struct {
 	TLS         TLS      `yaml:"tls"`
 	SASL        SASL     `yaml:"sasl"`
 	Partitions  int      `yaml:"partitions"`  // of a new topic; default 8
-	Replication int      `yaml:"replication"` // of a new topic; default -1, the broker's own default
+	Replication int      `yaml:"replication"` // of a new topic; default 1, which survives no broker: production wants 3
 }
 
 // TLS is off unless enabled.

@@ -128,14 +128,16 @@ func TestParse_Problems(t *testing.T) {
 		{"kafka:\n  brokers: localhost", `2: kafka.brokers[0]: "localhost" is not host:port; write it as host:9092`},
 		{"kafka:\n  brokers:\n    - a:1\n    - b:x", `4: kafka.brokers[1]: "b:x" is not host:port; write it as host:9092`},
 		{"kafka:\n  partitions: 0", "2: kafka.partitions: is not between 1 and 10000; 8 is a good start"},
-		{"kafka:\n  replication: 0", "2: kafka.replication: is neither -1 nor between 1 and 32; " +
-			"write 3 for a cluster, or -1 for the broker's own default"},
+		{"kafka:\n  replication: 0", "2: kafka.replication: is not between 1 and 32; " +
+			"write 3 for a cluster in production, 1 for a single broker"},
 		{"kafka:\n  tls:\n    enabled: yes please", `3: kafka.tls.enabled: "yes please" is not true or false; write true or false`},
 		{"kafka:\n  tls:\n    enabled: true\n    cert_file: a", "2: kafka.tls: has one of cert_file and key_file; " +
 			"a client certificate needs both"},
 		{"kafka:\n  tls:\n    ca_file: a", "2: kafka.tls: has settings, but TLS is not enabled; write enabled: true, or remove them"},
-		{"kafka:\n  sasl:\n    mechanism: GSSAPI\n    username: u\n    password: p",
-			`3: kafka.sasl.mechanism: "GSSAPI" is unknown; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`},
+		{
+			"kafka:\n  sasl:\n    mechanism: GSSAPI\n    username: u\n    password: p",
+			`3: kafka.sasl.mechanism: "GSSAPI" is unknown; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`,
+		},
 		{"kafka:\n  sasl:\n    mechanism: PLAIN\n    password: p", "2: kafka.sasl.username: is missing; a mechanism needs a user"},
 		{"kafka:\n  sasl:\n    mechanism: PLAIN\n    username: u", "2: kafka.sasl.password: is missing; " +
 			"write it as ${VARIABLE}, so that it does not stand in the file"},

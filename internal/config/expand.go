@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-var nameRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) //nolint:gochecknoglobals // a compiled constant
+var nameRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // expand replaces ${NAME} and ${NAME:-default} by the environment; $${ stands for ${ itself. A variable that is empty counts
 // as not set, as in a shell's :-. Every variable that is missing gives a problem: message and remedy.

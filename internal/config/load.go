@@ -69,7 +69,7 @@ func (c *Config) setDefaults() {
 	k := &c.Kafka
 	k.ClientID = cmp.Or(k.ClientID, "leat")
 	k.Partitions = cmp.Or(k.Partitions, 8)
-	k.Replication = cmp.Or(k.Replication, -1)
+	k.Replication = cmp.Or(k.Replication, 1)
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		s.Retention = cmp.Or(s.Retention, 90*24*time.Hour)

@@ -76,8 +76,8 @@ func (v *validator) kafka() {
 		v.check(k.Partitions >= 1 && k.Partitions <= 10000, "kafka.partitions", "is not between 1 and 10000", "8 is a good start")
 	}
 	if v.given("kafka.replication") {
-		v.check(k.Replication == -1 || k.Replication > 0 && k.Replication <= 32, "kafka.replication",
-			"is neither -1 nor between 1 and 32", "write 3 for a cluster, or -1 for the broker's own default")
+		v.check(k.Replication >= 1 && k.Replication <= 32, "kafka.replication",
+			"is not between 1 and 32", "write 3 for a cluster in production, 1 for a single broker")
 	}
 	v.check((k.TLS.CertFile == "") == (k.TLS.KeyFile == ""), "kafka.tls",
 		"has one of cert_file and key_file", "a client certificate needs both")
