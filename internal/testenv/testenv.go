@@ -1,18 +1,20 @@
-// Package testenv finds a Kafka and a Postgres for tests. It is imported by tests only.
+// Package testenv finds or starts a Kafka and a PostgreSQL for tests. It is imported by tests only.
+//
+// Each is looked for in this order: the address in the environment (LEAT_TEST_POSTGRES_URL, LEAT_TEST_KAFKA_BROKERS);
+// Docker, unless LEAT_TEST_DOCKER=0; programs of this machine (Apache Kafka from Maven's repository on Java 17, the
+// newest installed PostgreSQL); and last an in-process Kafka, and a PostgreSQL that is downloaded. With CI=true a test
+// that asks for a real server and gets none fails; it never skips.
+//
+// Servers are shared by all packages of one `go test` command and end with it: a keeper process starts them for the
+// first test that asks, and stops them when the command has ended, however it ended.
 package testenv
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"net/url"
 	"os"
-	"strings"
+	"strconv"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kfake"
 )
 
 // Name returns a name that no other test uses: prefix and eight random hex digits.
@@ -22,36 +24,16 @@ func Name(prefix string) string {
 	return prefix + "-" + hex.EncodeToString(b[:])
 }
 
-// Postgres returns the URL of a new, empty database that is dropped when the test ends.
-func Postgres(t testing.TB) string {
-	t.Helper()
-	admin := os.Getenv("LEAT_TEST_POSTGRES_URL")
-	require.NotEmpty(t, admin, "set LEAT_TEST_POSTGRES_URL")
-	name := strings.ReplaceAll(Name("leat_test"), "-", "_")
-	exec := func(sql string) {
-		ctx := context.Background()
-		conn, err := pgx.Connect(ctx, admin)
-		require.NoError(t, err)
-		defer conn.Close(ctx)
-		_, err = conn.Exec(ctx, sql)
-		require.NoError(t, err)
-	}
-	exec("create database " + name)
-	t.Cleanup(func() { exec("drop database " + name + " with (force)") })
-	u, err := url.Parse(admin)
-	require.NoError(t, err)
-	u.Path = "/" + name
-	return u.String()
+func ci() bool {
+	on, _ := strconv.ParseBool(os.Getenv("CI"))
+	return on
 }
 
-// Kafka returns the addresses of a broker: the real one named by LEAT_TEST_KAFKA_BROKERS, else an in-process kfake.
-func Kafka(t testing.TB) []string {
+// missing skips a test that needs something this machine does not have; in CI it fails the test.
+func missing(t testing.TB, what string, err error) {
 	t.Helper()
-	if s := os.Getenv("LEAT_TEST_KAFKA_BROKERS"); s != "" {
-		return strings.Split(s, ",")
+	if ci() {
+		t.Fatalf("%s is demanded with CI=true: %v", what, err)
 	}
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(4))
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
-	return c.ListenAddrs()
+	t.Skipf("needs %s: %v", what, err)
 }
