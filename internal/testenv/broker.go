@@ -30,6 +30,7 @@ type broker struct {
 	libs             string // directory of the jars
 	dir              string // configuration, data and log
 	port, controller int    // taken on the first start
+	settings         map[string]string
 	process          *devstack.Process
 }
 
@@ -69,6 +70,7 @@ func (b *broker) format(ctx context.Context) (err error) {
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", b.port)
 	settings["controller.quorum.voters"] = fmt.Sprintf("1@127.0.0.1:%d", b.controller)
 	settings["log.dirs"] = filepath.Join(b.dir, "data")
+	maps.Copy(settings, b.settings)
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		lines = append(lines, name+"="+settings[name])

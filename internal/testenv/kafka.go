@@ -85,7 +85,10 @@ func KafkaServer(t testing.TB) *OwnKafka {
 	}
 	scratch, err := devstack.NewScratch()
 	require.NoError(t, err)
-	k := &OwnKafka{broker: &broker{libs: libs, dir: scratch.Dir()}}
+	k := &OwnKafka{broker: &broker{libs: libs, dir: scratch.Dir(), settings: map[string]string{
+		"broker.session.timeout.ms":    "3000", // a killed broker may register again after this
+		"broker.heartbeat.interval.ms": "500",
+	}}}
 	t.Cleanup(func() {
 		k.broker.kill()
 		if err := scratch.Remove(); err != nil {
