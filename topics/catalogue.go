@@ -47,8 +47,9 @@ type Spec struct {
 
 // SourceSpec is one source system and the entities it emits.
 type SourceSpec struct {
-	System   string
-	Entities []string
+	System    string
+	Entities  []string
+	Retention time.Duration // of its topics; default Spec.SourceRetention
 }
 
 // GroupSpec is one consumer group of ours and the topics it reads: each gets a retry and a dead-letter topic.
@@ -66,11 +67,11 @@ func Catalogue(spec Spec) ([]Topic, error) {
 	b.SourceRetention = cmp.Or(spec.SourceRetention, DefaultSourceRetention)
 	b.MaxMessageBytes = cmp.Or(spec.MaxMessageBytes, DefaultMaxMessageBytes)
 
-	retention := "-1"
-	if b.SourceRetention > 0 {
-		retention = strconv.FormatInt(b.SourceRetention.Milliseconds(), 10)
-	}
 	for _, s := range spec.Sources {
+		retention := "-1"
+		if d := cmp.Or(s.Retention, b.SourceRetention); d > 0 {
+			retention = strconv.FormatInt(d.Milliseconds(), 10)
+		}
 		for _, entity := range s.Entities {
 			b.add(Source(s.System, entity), b.Partitions, b.MaxMessageBytes, kept(retention))
 		}
@@ -126,8 +127,14 @@ func (s Spec) validate() (errs []error) {
 	if m := s.MaxMessageBytes; m != 0 && (m < 1<<10 || m > 512<<20) {
 		errs = append(errs, fmt.Errorf("max message bytes: %d, want 1 KiB to 512 MiB", m))
 	}
-	if r := s.SourceRetention; r > 0 && r < time.Hour {
-		errs = append(errs, fmt.Errorf("source retention: %s, want at least an hour", r))
+	retention := func(of string, d time.Duration) {
+		if d > 0 && d < time.Hour {
+			errs = append(errs, fmt.Errorf("source retention%s: %s, want at least an hour", of, d))
+		}
+	}
+	retention("", s.SourceRetention)
+	for _, src := range s.Sources {
+		retention(" of system "+src.System, src.Retention)
 	}
 	return errs
 }
