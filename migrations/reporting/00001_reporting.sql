@@ -11,11 +11,11 @@ create table reporting.contacts (
   tenant            text collate "C" not null,
   system            text collate "C" not null,
   source_id         text collate "C" not null,
-  kinds             text[] not null,
+  kinds             text[] not null check (kinds <@ array['customer', 'vendor']),
   display_name      text not null,
   legal_name        text,
   tax_id            text,
-  status            text not null,
+  status            text not null check (status in ('active', 'inactive')),
   email             text,
   phone             text,
   street            text,
@@ -39,7 +39,7 @@ comment on column reporting.contacts.kinds is 'What the contact is to the compan
 comment on column reporting.contacts.display_name is 'Name as people know it.';
 comment on column reporting.contacts.legal_name is 'Registered name, where the source knows it.';
 comment on column reporting.contacts.tax_id is 'Tax number as the source writes it (CNPJ, CPF, VAT, …); letters are allowed.';
-comment on column reporting.contacts.status is 'State of the contact in its source system.';
+comment on column reporting.contacts.status is 'active or inactive: whether business is still done with the contact.';
 comment on column reporting.contacts.country is 'ISO 3166 code of two letters.';
 comment on column reporting.contacts.source_changed_at is 'When the source changed the record, by the source''s clock.';
 comment on column reporting.contacts.source_epoch is 'With sequence the version of the record; grows when a source moves.';
@@ -79,7 +79,7 @@ comment on column reporting.invoices.tenant is 'Company whose books these are.';
 comment on column reporting.invoices.system is 'Source system that the record comes from.';
 comment on column reporting.invoices.source_id is 'Id of the document in its source system.';
 comment on column reporting.invoices.type is
-  'invoice (we are owed), bill (we owe), credit_note (reduces an invoice; its total is written as the source states it).';
+  'invoice (we are owed), bill (we owe) or credit_note (takes back part of an invoice; its amounts are positive too).';
 comment on column reporting.invoices.number is 'Number printed on the document, where there is one.';
 comment on column reporting.invoices.contact_id is
   'Customer or vendor: source_id in reporting.contacts of the same tenant and system. That row may arrive later.';
@@ -88,9 +88,9 @@ comment on column reporting.invoices.due_date is 'Business date on which payment
 comment on column reporting.invoices.status is
   'draft, open, partially_paid, paid, void or written_off. Overdue is not stored: it is open with due_date in the past.';
 comment on column reporting.invoices.currency is 'ISO 4217 code of every amount of the document and its lines.';
-comment on column reporting.invoices.subtotal is 'Sum before taxes and document discounts, as the source states it.';
-comment on column reporting.invoices.discount_total is 'All discounts, as the source states them.';
-comment on column reporting.invoices.tax_total is 'All taxes, as the source states them.';
+comment on column reporting.invoices.subtotal is 'Sum of the lines, before document discount and taxes.';
+comment on column reporting.invoices.discount_total is 'Taken off the document as a whole, beyond the discounts of its lines.';
+comment on column reporting.invoices.tax_total is 'All taxes added to the subtotal.';
 comment on column reporting.invoices.total is 'Amount of the document, exact to the digit the source sent.';
 comment on column reporting.invoices.balance is 'What is still unpaid, where the source says it.';
 comment on column reporting.invoices.memo is 'Note on the document.';
@@ -168,7 +168,7 @@ comment on column reporting.payments.date is 'Business date of the payment; deci
 comment on column reporting.payments.method is 'How it was paid (transfer, card, …), in the source''s words.';
 comment on column reporting.payments.status is 'posted or void.';
 comment on column reporting.payments.currency is 'ISO 4217 code of the amounts.';
-comment on column reporting.payments.amount is 'Amount paid, never negative by direction: see direction.';
+comment on column reporting.payments.amount is 'Amount paid; positive whether received or sent.';
 comment on column reporting.payments.unapplied is 'Part of the amount not yet allocated to documents, where the source says it.';
 comment on column reporting.payments.reference is 'Reference on the bank statement or receipt.';
 comment on column reporting.payments.source_changed_at is 'When the source changed the record, by the source''s clock.';

@@ -1,0 +1,79 @@
+package migrations_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/migrations"
+)
+
+func open(t *testing.T) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", testenv.Postgres(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func TestMigrations_GoUpDownUp(t *testing.T) {
+	t.Parallel()
+	for _, kind := range migrations.Kinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			db, ctx := open(t), t.Context()
+			up, err := migrations.Up(ctx, db, kind)
+			require.NoError(t, err)
+			require.NotEmpty(t, up)
+			again, err := migrations.Up(ctx, db, kind)
+			require.NoError(t, err)
+			require.Empty(t, again)
+			for range up {
+				down, err := migrations.Down(ctx, db, kind)
+				require.NoError(t, err)
+				require.Len(t, down, 1)
+			}
+			down, err := migrations.Down(ctx, db, kind)
+			require.NoError(t, err)
+			require.Empty(t, down)
+			up, err = migrations.Up(ctx, db, kind)
+			require.NoError(t, err)
+			status, err := migrations.Status(ctx, db, kind)
+			require.NoError(t, err)
+			require.Len(t, status, len(up))
+			for _, m := range status {
+				require.True(t, m.Applied)
+				require.False(t, m.AppliedAt.IsZero())
+			}
+		})
+	}
+}
+
+func TestMigrations_ManyAtOnceApplyEachOnce(t *testing.T) {
+	t.Parallel()
+	db := open(t)
+	g, ctx := errgroup.WithContext(context.WithoutCancel(t.Context()))
+	counts := make([]int, 4)
+	for i := range counts {
+		g.Go(func() error {
+			up, err := migrations.Up(ctx, db, migrations.Outbox)
+			counts[i] = len(up)
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	status, err := migrations.Status(t.Context(), db, migrations.Outbox)
+	require.NoError(t, err)
+	require.Equal(t, len(status), counts[0]+counts[1]+counts[2]+counts[3])
+}
+
+func TestMigrations_UnknownKind(t *testing.T) {
+	t.Parallel()
+	_, err := migrations.Up(t.Context(), open(t), "books")
+	require.EqualError(t, err, `no migrations of kind "books": use outbox, control or reporting`)
+}
