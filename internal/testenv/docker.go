@@ -71,7 +71,7 @@ func dockerPostgres(ctx context.Context) (kept, error) {
 		args = append(args, "-c", name+"="+value)
 	}
 	c, err := postgres.Run(ctx, postgresImage, postgres.WithPassword("leat"),
-		testcontainers.WithCmdArgs(args...),
+		testcontainers.WithCmdArgs(args...), publish("5432/tcp", ""),
 		// The server starts twice on an empty directory.
 		testcontainers.WithWaitStrategy(wait.ForLog("database system is ready to accept connections").WithOccurrence(2)))
 	k := kept{origin: postgresImage + " in Docker", stop: terminator(c)}
@@ -98,7 +98,7 @@ func dockerKafka(ctx context.Context) (kept, error) {
 	if err != nil {
 		return kept{}, err
 	}
-	inside := network.MustParsePort(strconv.Itoa(port) + "/tcp")
+	inside := strconv.Itoa(port) + "/tcp"
 	settings := brokerSettings()
 	settings["listeners"] = fmt.Sprintf("PLAINTEXT://:%d,CONTROLLER://:9093", port)
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port)
@@ -108,12 +108,8 @@ func dockerKafka(ctx context.Context) (kept, error) {
 		env["KAFKA_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_"))] = value
 	}
 	c, err := testcontainers.Run(ctx, kafkaImage, testcontainers.WithEnv(env),
-		testcontainers.WithExposedPorts(inside.String()),
-		testcontainers.WithHostConfigModifier(func(h *container.HostConfig) {
-			h.PortBindings = network.PortMap{inside: {{
-				HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: strconv.Itoa(port),
-			}}}
-		}))
+		testcontainers.WithExposedPorts(inside),
+		publish(inside, strconv.Itoa(port)))
 	k := kept{origin: kafkaImage + " in Docker", stop: terminator(c)}
 	if err != nil {
 		return kept{}, errors.Join(err, k.close())
@@ -123,6 +119,15 @@ func dockerKafka(ctx context.Context) (kept, error) {
 		return kept{}, errors.Join(err, k.close())
 	}
 	return k, nil
+}
+
+// publish makes a container's port reachable from this machine only; without a host port Docker chooses one.
+func publish(inside, hostPort string) testcontainers.CustomizeRequestOption {
+	return testcontainers.WithHostConfigModifier(func(h *container.HostConfig) {
+		h.PortBindings = network.PortMap{network.MustParsePort(inside): {{
+			HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: hostPort,
+		}}}
+	})
 }
 
 func terminator(c testcontainers.Container) func(context.Context) error {
