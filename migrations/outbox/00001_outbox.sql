@@ -13,7 +13,7 @@ create table leat.outbox (
   entity         text not null check (entity ~ '^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$'),
   key            text not null check (key <> '' and octet_length(key) <= 1024),
   operation      text not null check (operation in ('upsert', 'delete')),
-  payload        bytea check (payload is not null or operation = 'delete'),
+  payload        bytea constraint upsert_has_payload check (payload is not null or operation = 'delete'),
   content_type   text not null default 'application/json',
   schema_version text not null default '1',
   headers        jsonb not null default '{}' check (jsonb_typeof(headers) = 'object'),
