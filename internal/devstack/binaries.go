@@ -120,7 +120,7 @@ func unpack(parts, cache string) error {
 	var output bytes.Buffer
 	server := embedded.NewDatabase(embedded.DefaultConfig().
 		Version(downloadVersion).
-		Port(uint32(port)). //nolint:gosec // a port fits
+		Port(uint32(port)). // a port fits
 		CachePath(cache).
 		BinariesPath(filepath.Join(parts, "dist")).
 		RuntimePath(filepath.Join(parts, "run")).

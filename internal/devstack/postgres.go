@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -99,7 +100,7 @@ func cacheDir() string {
 	if dir, err := os.UserCacheDir(); err == nil && os.Geteuid() != 0 {
 		return filepath.Join(dir, "leat")
 	}
-	return filepath.Join(scratchBase(), "leat-cache-"+fmt.Sprint(os.Getuid()))
+	return filepath.Join(scratchBase(), "leat-cache-"+strconv.Itoa(os.Getuid()))
 }
 
 // takeGuard holds a lock of the server for as long as this process uses it: Database drops what an earlier run left,

@@ -38,7 +38,7 @@ func NewScratch() (*Scratch, error) {
 			continue
 		}
 		dir := strings.TrimSuffix(lock.Name(), lockSuffix)
-		if err := os.Mkdir(dir, 0o711); err != nil { //nolint:gosec // a server under another account must reach into it
+		if err := os.Mkdir(dir, 0o711); err != nil { // a server under another account must reach into it
 			return nil, errors.Join(fmt.Errorf("making a directory for servers: %w", err), lock.Close())
 		}
 		return &Scratch{dir: dir, lock: lock}, nil
@@ -63,7 +63,7 @@ func scratchBase() string {
 
 // makeOwn makes dir; one that another user has made there first is refused, they could read and change what is in it.
 func makeOwn(dir string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // a server under another account must reach into it
+	if err := os.MkdirAll(dir, 0o711); err != nil { // a server under another account must reach into it
 		return err
 	}
 	info, err := os.Lstat(dir)
@@ -101,7 +101,7 @@ type account struct{ uid, gid uint32 }
 // serverAccount returns nil where a server can run as the current user; PostgreSQL refuses to run as root.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // no other account is needed
+		return nil, nil // no other account is needed
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)

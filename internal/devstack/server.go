@@ -71,7 +71,7 @@ func (s *server) start(ctx context.Context) error {
 func (s *server) prepare(ctx context.Context) error {
 	passwordFile := filepath.Join(s.dir, "password")
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
-		b, err := os.ReadFile(passwordFile) //nolint:gosec // our own file
+		b, err := os.ReadFile(passwordFile) // our own file
 		if err != nil {
 			return fmt.Errorf("reading the password of PostgreSQL: %w", err)
 		}

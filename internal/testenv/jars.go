@@ -85,18 +85,18 @@ func javaProgram() string {
 // JavaTool runs a program of Apache Kafka's jars, as org.apache.kafka.tools.consumer.ConsoleConsumer or
 // org.apache.kafka.tools.consumer.group.ConsumerGroupCommand, and returns what it printed to standard output.
 // The test fails when the program does, or when it has not ended after two minutes.
-func JavaTool(t testing.TB, class string, args ...string) string {
-	t.Helper()
+func JavaTool(tb testing.TB, class string, args ...string) string {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
 	libs, err := kafkaLibs(ctx)
 	if err != nil {
-		missing(t, "Kafka's Java tools", err)
+		missing(tb, "Kafka's Java tools", err)
 	}
 	cmd := java(ctx, libs, "-Xmx256m", class, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
 	err = cmd.Run()
-	require.NoError(t, cmp.Or(ctx.Err(), err), "%s: %s%s", class, stdout.String(), stderr.String())
+	require.NoError(tb, cmp.Or(ctx.Err(), err), "%s: %s%s", class, stdout.String(), stderr.String())
 	return stdout.String()
 }

@@ -17,31 +17,31 @@ import (
 // Kafka returns the addresses of a real broker, or of an in-process one where no real one can be had. Topics are made
 // with one replica, and never by using them. Other tests use it at the same time: topics, groups and transactional
 // ids need names of their own.
-func Kafka(t testing.TB) []string {
-	t.Helper()
-	brokers, err := realKafka(t)
+func Kafka(tb testing.TB) []string {
+	tb.Helper()
+	brokers, err := realKafka(tb)
 	if err == nil {
 		return brokers
 	}
 	if ci() {
-		t.Fatalf("a real Kafka is demanded with CI=true: %v", err)
+		tb.Fatalf("a real Kafka is demanded with CI=true: %v", err)
 	}
-	t.Logf("NOTICE: an in-process Kafka stands in for a real one: %v", err)
-	return Fake(t)
+	tb.Logf("NOTICE: an in-process Kafka stands in for a real one: %v", err)
+	return Fake(tb)
 }
 
 // Fake returns the addresses of an in-process Kafka of the test's own, the one that leat dev uses.
-func Fake(t testing.TB) []string {
-	t.Helper()
-	return FakeCluster(t).Brokers()
+func Fake(tb testing.TB) []string {
+	tb.Helper()
+	return FakeCluster(tb).Brokers()
 }
 
 // FakeCluster is Fake, for tests that inject faults.
-func FakeCluster(t testing.TB) *devstack.Kafka {
-	t.Helper()
+func FakeCluster(tb testing.TB) *devstack.Kafka {
+	tb.Helper()
 	k, err := devstack.StartKafka(context.Background(), devstack.KafkaOptions{})
-	require.NoError(t, err)
-	t.Cleanup(k.Stop)
+	require.NoError(tb, err)
+	tb.Cleanup(k.Stop)
 	return k
 }
 
@@ -59,12 +59,12 @@ func EachKafka(t *testing.T, scenario func(t *testing.T, brokers []string)) {
 	t.Run("kfake", func(t *testing.T) { scenario(t, Fake(t)) })
 }
 
-func realKafka(t testing.TB) ([]string, error) {
-	t.Helper()
+func realKafka(tb testing.TB) ([]string, error) {
+	tb.Helper()
 	if s := os.Getenv("LEAT_TEST_KAFKA_BROKERS"); s != "" {
 		return strings.Split(s, ","), nil
 	}
-	s := sharedServer(t, kafkaKind)
+	s := sharedServer(tb, kafkaKind)
 	if s.Error != "" {
 		return nil, errors.New(s.Error)
 	}
@@ -75,27 +75,27 @@ func realKafka(t testing.TB) ([]string, error) {
 type OwnKafka struct{ broker *broker }
 
 // KafkaServer starts a broker of the test's own, as a process of this machine: it needs Java 17. It ends with the test.
-func KafkaServer(t testing.TB) *OwnKafka {
-	t.Helper()
+func KafkaServer(tb testing.TB) *OwnKafka {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
 	libs, err := kafkaLibs(ctx)
 	if err != nil {
-		missing(t, "a Kafka process", err)
+		missing(tb, "a Kafka process", err)
 	}
 	scratch, err := devstack.NewScratch()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	k := &OwnKafka{broker: &broker{libs: libs, dir: scratch.Dir(), settings: map[string]string{
 		"broker.session.timeout.ms":    "3000", // a killed broker may register again after this
 		"broker.heartbeat.interval.ms": "500",
 	}}}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		k.broker.kill()
 		if err := scratch.Remove(); err != nil {
-			t.Logf("removing the data of Kafka: %v", err)
+			tb.Logf("removing the data of Kafka: %v", err)
 		}
 	})
-	require.NoError(t, k.broker.start(ctx))
+	require.NoError(tb, k.broker.start(ctx))
 	return k
 }
 
@@ -106,27 +106,27 @@ func (k *OwnKafka) Brokers() []string { return k.broker.addresses() }
 func (k *OwnKafka) Kill() { k.broker.kill() }
 
 // Stop ends the broker in good order.
-func (k *OwnKafka) Stop(t testing.TB) {
-	t.Helper()
-	require.NoError(t, k.broker.process.Stop(syscall.SIGTERM, time.Minute))
+func (k *OwnKafka) Stop(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, k.broker.process.Stop(syscall.SIGTERM, time.Minute))
 }
 
 // Start starts a broker that was stopped or killed, with the same port and data, and waits until it answers.
-func (k *OwnKafka) Start(t testing.TB) {
-	t.Helper()
+func (k *OwnKafka) Start(tb testing.TB) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
-	require.NoError(t, k.broker.start(ctx))
+	require.NoError(tb, k.broker.start(ctx))
 }
 
 // Freeze stops the broker as SIGSTOP does: connections stay open and nothing is answered.
-func (k *OwnKafka) Freeze(t testing.TB) {
-	t.Helper()
-	require.NoError(t, k.broker.process.Signal(syscall.SIGSTOP))
+func (k *OwnKafka) Freeze(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, k.broker.process.Signal(syscall.SIGSTOP))
 }
 
 // Thaw ends a Freeze.
-func (k *OwnKafka) Thaw(t testing.TB) {
-	t.Helper()
-	require.NoError(t, k.broker.process.Signal(syscall.SIGCONT))
+func (k *OwnKafka) Thaw(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, k.broker.process.Signal(syscall.SIGCONT))
 }

@@ -20,19 +20,19 @@ const restartTimeout = 30 * time.Second
 
 // Postgres returns the URL of a new, empty database that is dropped when the test ends. The user is a superuser.
 // The server allows prepared transactions, and keeps no promise about a power cut.
-func Postgres(t testing.TB) string {
-	t.Helper()
+func Postgres(tb testing.TB) string {
+	tb.Helper()
 	admin := os.Getenv("LEAT_TEST_POSTGRES_URL")
 	if admin == "" {
-		s := sharedServer(t, postgresKind)
-		require.Empty(t, s.Error, "no PostgreSQL: set LEAT_TEST_POSTGRES_URL, install PostgreSQL, or start Docker")
+		s := sharedServer(tb, postgresKind)
+		require.Empty(tb, s.Error, "no PostgreSQL: set LEAT_TEST_POSTGRES_URL, install PostgreSQL, or start Docker")
 		admin = s.Addresses[0]
 	}
-	return freshDatabase(t, admin)
+	return freshDatabase(tb, admin)
 }
 
-func freshDatabase(t testing.TB, admin string) string {
-	t.Helper()
+func freshDatabase(tb testing.TB, admin string) string {
+	tb.Helper()
 	name := strings.ReplaceAll(Name("leat_test"), "-", "_")
 	exec := func(sql string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -45,14 +45,14 @@ func freshDatabase(t testing.TB, admin string) string {
 		_, err = conn.Exec(ctx, sql)
 		return err
 	}
-	require.NoError(t, exec("create database "+name))
+	require.NoError(tb, exec("create database "+name))
 	u, err := url.Parse(admin)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	u.Path = "/" + name
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		// Not an error of the test: the server may be one that the test has killed.
 		if err := cmp.Or(forgetPrepared(u.String()), exec("drop database "+name+" with (force)")); err != nil {
-			t.Logf("dropping database %s: %v", name, err)
+			tb.Logf("dropping database %s: %v", name, err)
 		}
 	})
 	return u.String()
@@ -97,19 +97,19 @@ type OwnPostgres struct {
 }
 
 // PostgresServer starts a server of the test's own, as a process of this machine. It ends with the test.
-func PostgresServer(t testing.TB) *OwnPostgres {
-	t.Helper()
+func PostgresServer(tb testing.TB) *OwnPostgres {
+	tb.Helper()
 	scratch, err := devstack.NewScratch()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	port, err := devstack.FreePort()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	p := &OwnPostgres{options: devstack.PostgresOptions{Dir: scratch.Dir(), Port: port, Settings: postgresSettings()}}
 	p.server, err = devstack.StartPostgres(context.Background(), p.options)
-	require.NoError(t, err)
-	t.Cleanup(func() {
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
 		p.server.Kill()
 		if err := scratch.Remove(); err != nil {
-			t.Logf("removing the data of PostgreSQL: %v", err)
+			tb.Logf("removing the data of PostgreSQL: %v", err)
 		}
 	})
 	return p
@@ -119,24 +119,24 @@ func PostgresServer(t testing.TB) *OwnPostgres {
 func (p *OwnPostgres) URL() string { return p.server.URL() }
 
 // Database returns the URL of a new, empty database of this server.
-func (p *OwnPostgres) Database(t testing.TB) string {
-	t.Helper()
-	return freshDatabase(t, p.URL())
+func (p *OwnPostgres) Database(tb testing.TB) string {
+	tb.Helper()
+	return freshDatabase(tb, p.URL())
 }
 
 // Kill ends the server as a crash does.
 func (p *OwnPostgres) Kill() { p.server.Kill() }
 
 // Stop ends the server in good order, cutting its connections.
-func (p *OwnPostgres) Stop(t testing.TB) {
-	t.Helper()
-	require.NoError(t, p.server.Stop(context.Background()))
+func (p *OwnPostgres) Stop(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, p.server.Stop(context.Background()))
 }
 
 // Start starts a server that was stopped or killed, with the same port and data.
-func (p *OwnPostgres) Start(t testing.TB) {
-	t.Helper()
-	require.Eventually(t, func() bool { // a crashed server's backends hold on to its memory for a moment
+func (p *OwnPostgres) Start(tb testing.TB) {
+	tb.Helper()
+	require.Eventually(tb, func() bool { // a crashed server's backends hold on to its memory for a moment
 		server, err := devstack.StartPostgres(context.Background(), p.options)
 		if err != nil {
 			return false
@@ -147,13 +147,13 @@ func (p *OwnPostgres) Start(t testing.TB) {
 }
 
 // Freeze stops the server from accepting connections without ending it; sessions that are open go on.
-func (p *OwnPostgres) Freeze(t testing.TB) {
-	t.Helper()
-	require.NoError(t, p.server.Signal(syscall.SIGSTOP))
+func (p *OwnPostgres) Freeze(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, p.server.Signal(syscall.SIGSTOP))
 }
 
 // Thaw ends a Freeze.
-func (p *OwnPostgres) Thaw(t testing.TB) {
-	t.Helper()
-	require.NoError(t, p.server.Signal(syscall.SIGCONT))
+func (p *OwnPostgres) Thaw(tb testing.TB) {
+	tb.Helper()
+	require.NoError(tb, p.server.Signal(syscall.SIGCONT))
 }

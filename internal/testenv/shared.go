@@ -35,13 +35,13 @@ type server struct {
 
 // sharedServer returns the server of a kind that all packages of this `go test` command share, and has it started when
 // this is the first to ask. A server that could not be started is reported to all alike, without trying again.
-func sharedServer(t testing.TB, kind string) server {
-	t.Helper()
+func sharedServer(tb testing.TB, kind string) server {
+	tb.Helper()
 	owner := owner()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("leat-testenv-%d-%d-%s", os.Getuid(), owner.PID, owner.Started))
-	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(tb, os.MkdirAll(dir, 0o700))
 	unlock, err := lockFile(filepath.Join(dir, "lock"))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	defer unlock()
 
 	name := filepath.Join(dir, kind+".json")
@@ -50,13 +50,13 @@ func sharedServer(t testing.TB, kind string) server {
 		return s
 	}
 	s, err = startKeeper(dir, kind, owner)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	for _, notice := range s.Notices {
-		t.Logf("NOTICE: %s", notice)
+		tb.Logf("NOTICE: %s", notice)
 	}
 	b, err := json.Marshal(s)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(name, b, 0o600))
+	require.NoError(tb, err)
+	require.NoError(tb, os.WriteFile(name, b, 0o600))
 	return s
 }
 

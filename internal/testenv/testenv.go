@@ -30,10 +30,10 @@ func ci() bool {
 }
 
 // missing skips a test that needs something this machine does not have; in CI it fails the test.
-func missing(t testing.TB, what string, err error) {
-	t.Helper()
+func missing(tb testing.TB, what string, err error) {
+	tb.Helper()
 	if ci() {
-		t.Fatalf("%s is demanded with CI=true: %v", what, err)
+		tb.Fatalf("%s is demanded with CI=true: %v", what, err)
 	}
-	t.Skipf("needs %s: %v", what, err)
+	tb.Skipf("needs %s: %v", what, err)
 }

@@ -16,6 +16,6 @@ func main() {
 	defer stop()
 	if err := testenv.Keep(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // nothing is left to be stopped
+		os.Exit(1) // nothing is left to be stopped
 	}
 }
