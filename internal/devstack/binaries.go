@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
 )
@@ -86,7 +85,7 @@ func downloadBinaries(ctx context.Context, cache string) (binaries, error) {
 	if err := makeOwn(cache); err != nil {
 		return binaries{}, fmt.Errorf("making the cache of PostgreSQL: %w", err)
 	}
-	unlock, err := lockFile(home + lockSuffix)
+	unlock, err := LockFile(home + lockSuffix)
 	if err != nil {
 		return binaries{}, err
 	}
@@ -130,16 +129,4 @@ func unpack(parts, cache string) error {
 		return fmt.Errorf("fetching PostgreSQL %s: %w %s", downloadVersion, err, strings.TrimSpace(output.String()))
 	}
 	return server.Stop()
-}
-
-// lockFile waits for the lock of a file that it makes; the kernel gives the lock back when this process dies.
-func lockFile(name string) (unlock func(), err error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("making a lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", name, err), f.Close())
-	}
-	return func() { _ = f.Close() }, nil
 }

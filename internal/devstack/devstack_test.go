@@ -110,7 +110,8 @@ func TestPostgres_UsesTheServerOfTheAddress(t *testing.T) {
 	require.ErrorIs(t, err, devstack.ErrInUse)
 
 	require.NoError(t, first.Stop(context.Background()))
-	require.Equal(t, "leat_dev_shop", query(t, shop, `select current_database()::text`), "still there to be looked at")
+	require.Equal(t, "leat_dev_leat_dev_given_shop", query(t, shop, `select current_database()::text`),
+		"still there to be looked at")
 }
 
 func TestPostgres_KeepsDataOfItsOwnDirectoryThroughACrash(t *testing.T) {

@@ -35,6 +35,7 @@ type PostgresOptions struct {
 type Postgres struct {
 	url     string
 	origin  string
+	prefix  string   // of databases
 	server  *server  // nil for a server that was given by its URL
 	scratch *Scratch // nil with a directory of the caller's
 	guard   *pgx.Conn
@@ -45,13 +46,12 @@ type Postgres struct {
 // or nobody.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	log := cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
-	p := &Postgres{url: o.DatabaseURL, origin: "the server of the given address"}
+	p := &Postgres{url: o.DatabaseURL, origin: "the server of the given address", prefix: databasePrefix}
+	prepare := p.takeGuard
 	if o.DatabaseURL == "" {
-		if err := p.launch(ctx, o, log); err != nil {
-			return nil, errors.Join(err, p.Stop(ctx))
-		}
+		prepare = func(ctx context.Context) error { return p.launch(ctx, o, log) }
 	}
-	if err := p.takeGuard(ctx); err != nil {
+	if err := prepare(ctx); err != nil {
 		return nil, errors.Join(err, p.Stop(ctx))
 	}
 	return p, nil
@@ -103,19 +103,24 @@ func cacheDir() string {
 	return filepath.Join(scratchBase(), "leat-cache-"+strconv.Itoa(os.Getuid()))
 }
 
-// takeGuard holds a lock of the server for as long as this process uses it: Database drops what an earlier run left,
-// which must not be the databases of a run that still goes on.
+// takeGuard holds a lock for as long as this process uses a server that was given: Database drops what an earlier run
+// left, which must not be the databases of a run that still goes on. Such locks belong to one database of the server;
+// so the names of the databases tell which one, unless it is the usual one.
 func (p *Postgres) takeGuard(ctx context.Context) (err error) {
 	if p.guard, err = pgx.Connect(ctx, p.url); err != nil {
 		return fmt.Errorf("connecting to %s: %w", p.origin, err)
 	}
-	const tryGuard = `select pg_try_advisory_lock(hashtext('leat dev'))`
+	const tryGuard = `select pg_try_advisory_lock(hashtext('leat dev')), current_database()`
 	var taken bool
-	if err := p.guard.QueryRow(ctx, tryGuard).Scan(&taken); err != nil {
+	var database string
+	if err := p.guard.QueryRow(ctx, tryGuard).Scan(&taken, &database); err != nil {
 		return fmt.Errorf("locking %s: %w", p.origin, err)
 	}
 	if !taken {
 		return ErrInUse
+	}
+	if database != "postgres" {
+		p.prefix += database + "_"
 	}
 	return nil
 }
@@ -126,10 +131,10 @@ func (p *Postgres) URL() string { return p.url }
 // Origin says in words which server this is.
 func (p *Postgres) Origin() string { return p.origin }
 
-// Database makes the empty database leat_dev_<name> and returns its address. One that an earlier run left on a server
-// given by its address is dropped first.
+// Database makes the empty database leat_dev_<name> and returns its address. On a server given by its address it is
+// leat_dev_<database of the address>_<name>, unless that one is postgres; what an earlier run left there is dropped first.
 func (p *Postgres) Database(ctx context.Context, name string) (string, error) {
-	full := databasePrefix + name
+	full := p.prefix + name
 	quoted := pgx.Identifier{full}.Sanitize()
 	// The guard's connection is not used: a failed statement must not cost the lock.
 	conn, err := pgx.Connect(ctx, p.url)

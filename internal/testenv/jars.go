@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/devstack"
 )
 
 const log4jName = "log4j2.properties"
@@ -41,7 +43,7 @@ func kafkaLibs(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
 		return "", fmt.Errorf("making the cache of Kafka: %w", err)
 	}
-	unlock, err := lockFile(dir + ".lock")
+	unlock, err := devstack.LockFile(dir + ".lock")
 	if err != nil {
 		return "", err
 	}

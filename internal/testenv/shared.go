@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/devstack"
 )
 
 const (
@@ -40,7 +42,7 @@ func sharedServer(tb testing.TB, kind string) server {
 	owner := owner()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("leat-testenv-%d-%d-%s", os.Getuid(), owner.PID, owner.Started))
 	require.NoError(tb, os.MkdirAll(dir, 0o700))
-	unlock, err := lockFile(filepath.Join(dir, "lock"))
+	unlock, err := devstack.LockFile(filepath.Join(dir, "lock"))
 	require.NoError(tb, err)
 	defer unlock()
 
@@ -154,15 +156,4 @@ func startTime(pid int) string {
 		return ""
 	}
 	return fields[19]
-}
-
-func lockFile(name string) (unlock func(), err error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("making a lock: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", name, err), f.Close())
-	}
-	return func() { _ = f.Close() }, nil
 }
