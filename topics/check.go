@@ -163,17 +163,20 @@ func (c *checker) object(f *Field) bool {
 		if b != '"' {
 			return c.fail("expected a property")
 		}
-		key, ok := c.string()
-		if !ok || !c.expect(':') {
-			return false
-		}
-		name := key.value()
-		i := find(fields, next, name)
-		if i < 0 || seen&(1<<i) != 0 {
-			if !c.stray(name, i < 0) {
+		i := next
+		if i == len(fields) || seen&(1<<i) != 0 || !c.named(fields[i].Name) {
+			key, ok := c.string()
+			if !ok || !c.expect(':') {
 				return false
 			}
-			continue
+			name := key.value()
+			i = find(fields, name)
+			if i < 0 || seen&(1<<i) != 0 {
+				if !c.stray(name, i < 0) {
+					return false
+				}
+				continue
+			}
 		}
 		seen |= 1 << i
 		next = i + 1
@@ -195,11 +198,18 @@ func (c *checker) object(f *Field) bool {
 	return true
 }
 
-// find returns the index of the field called name, looking first where it is if the document keeps the schema's order.
-func find(fields []Field, guess int, name []byte) int {
-	if guess < len(fields) && string(name) == fields[guess].Name {
-		return guess
+// named reads past a property's name if it is this one, written plainly: it mostly is the one that the schema has next.
+func (c *checker) named(name string) bool {
+	end := c.pos + 1 + len(name)
+	if end+1 < len(c.doc) && string(c.doc[c.pos+1:end]) == name && c.doc[end] == '"' && c.doc[end+1] == ':' {
+		c.pos = end + 2
+		return true
 	}
+	return false
+}
+
+// find returns the index of the field called name, or -1.
+func find(fields []Field, name []byte) int {
 	for i := range fields {
 		if string(name) == fields[i].Name {
 			return i

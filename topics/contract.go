@@ -67,7 +67,7 @@ func (c *Contract) Check(doc []byte) error { return c.check(doc, false) }
 // CheckRules is Check and, in the same pass, the rules beyond the schema; see docs/finance.md for their words. Each has
 // the code that its Problem carries:
 //
-//	currency_unknown   a currency is a current code of ISO 4217
+//	currency_unknown   a currency is one of ISO 4217
 //	currency_places    an amount has no more decimal places than its currency (a unit price may)
 //	currency_mixed     all money of a document is in one currency, that of the document where it states one
 //	line_twice         no two lines of an invoice share an id

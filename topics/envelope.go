@@ -97,39 +97,46 @@ func (e *Envelope) Append(hs []Header) []Header {
 	return hs
 }
 
+// required are the headers without which a record has no envelope.
+const required = bitSpecVersion | bitID | bitSource | bitType | bitSubject | bitTime | bitSequence | bitEpoch | bitTenant
+
 // DecodeEnvelope reads the envelope of a record. Headers it does not know are left alone. Every problem is reported, each
-// naming its header.
+// naming its header. The values are copied, all into one allocation: the envelope outlives the record.
 func DecodeEnvelope(hs []Header) (Envelope, error) {
 	var e Envelope
 	var errs []error
-	bad := func(name, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("header %s: %s", name, fmt.Sprintf(format, args...)))
+	var buf [512]byte // on the stack: most envelopes fit
+	all := buf[:0]
+	for i := range hs {
+		if headerBit(hs[i].Key) != 0 {
+			all = append(all, hs[i].Value...)
+		}
 	}
+	text := string(all)
 	var seen uint32
-	for _, h := range hs {
-		bit := headerBit(h.Key)
+	for i := range hs {
+		bit := headerBit(hs[i].Key)
 		if bit == 0 {
 			continue
 		}
+		var v string
+		v, text = text[:len(hs[i].Value)], text[len(hs[i].Value):]
+		var err error
 		switch {
 		case seen&bit != 0:
-			bad(h.Key, "occurs twice")
-			continue
-		case !utf8.Valid(h.Value):
-			bad(h.Key, "is not UTF-8")
-			continue
+			err = errors.New("occurs twice")
+		case !utf8.ValidString(v):
+			err = errors.New("is not UTF-8")
+		default:
+			err = e.set(bit, v)
 		}
 		seen |= bit
-		if err := e.set(h.Key, string(h.Value)); err != nil {
-			errs = append(errs, fmt.Errorf("header %s: %w", h.Key, err))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("header %s: %w", hs[i].Key, err))
 		}
 	}
-	for _, name := range [...]string{
-		HeaderSpecVersion, HeaderID, HeaderSource, HeaderType, HeaderSubject, HeaderTime, HeaderSequence, HeaderEpoch, HeaderTenant,
-	} {
-		if seen&headerBit(name) == 0 {
-			bad(name, "is missing")
-		}
+	if seen&required != required {
+		errs = append(errs, missingHeaders(seen)...)
 	}
 	if len(errs) > 0 {
 		return Envelope{}, errors.Join(errs...)
@@ -137,85 +144,116 @@ func DecodeEnvelope(hs []Header) (Envelope, error) {
 	return e, nil
 }
 
+func missingHeaders(seen uint32) (errs []error) {
+	for _, name := range [...]string{
+		HeaderSpecVersion, HeaderID, HeaderSource, HeaderType, HeaderSubject, HeaderTime, HeaderSequence, HeaderEpoch, HeaderTenant,
+	} {
+		if seen&headerBit(name) == 0 {
+			errs = append(errs, fmt.Errorf("header %s: is missing", name))
+		}
+	}
+	return errs
+}
+
+const (
+	bitSpecVersion uint32 = 1 << iota
+	bitID
+	bitSource
+	bitType
+	bitSubject
+	bitTime
+	bitSequence
+	bitEpoch
+	bitRevision
+	bitDataSchema
+	bitContentType
+	bitTenant
+	bitTraceParent
+)
+
 func headerBit(name string) uint32 {
 	switch name {
 	case HeaderSpecVersion:
-		return 1
+		return bitSpecVersion
 	case HeaderID:
-		return 2
+		return bitID
 	case HeaderSource:
-		return 4
+		return bitSource
 	case HeaderType:
-		return 8
+		return bitType
 	case HeaderSubject:
-		return 16
+		return bitSubject
 	case HeaderTime:
-		return 32
+		return bitTime
 	case HeaderSequence:
-		return 64
+		return bitSequence
 	case HeaderEpoch:
-		return 128
+		return bitEpoch
 	case HeaderRevision:
-		return 256
+		return bitRevision
 	case HeaderDataSchema:
-		return 512
+		return bitDataSchema
 	case HeaderContentType:
-		return 1024
+		return bitContentType
 	case HeaderTenant:
-		return 2048
+		return bitTenant
 	case HeaderTraceParent:
-		return 4096
+		return bitTraceParent
 	}
 	return 0
 }
 
-func (e *Envelope) set(name, v string) (err error) {
-	switch name {
-	case HeaderSpecVersion:
+func (e *Envelope) set(bit uint32, v string) (err error) {
+	switch bit {
+	case bitSpecVersion:
 		if v != "1.0" {
 			return fmt.Errorf("%.20q, want 1.0", v)
 		}
-	case HeaderID:
+	case bitID:
 		e.ID = v
 		if v == "" || len(v) > 64 {
 			return errors.New("want 1 to 64 bytes")
 		}
-	case HeaderSource:
+	case bitSource:
 		e.System = strings.TrimPrefix(v, "/")
 		if len(e.System) == len(v) || !ValidName(e.System) {
 			return fmt.Errorf("%.80q is not /<system>", v)
 		}
-	case HeaderType:
+	case bitType:
 		i := strings.LastIndexByte(v, '.')
-		if i < 0 || (Operation(v[i+1:]) != Upsert && Operation(v[i+1:]) != Delete) {
-			return fmt.Errorf("%.80q does not end in .upsert or .delete", v)
+		if i < 1 || (Operation(v[i+1:]) != Upsert && Operation(v[i+1:]) != Delete) {
+			return fmt.Errorf("%.80q is not a kind with .upsert or .delete behind it", v)
 		}
 		e.Kind, e.Operation = v[:i], Operation(v[i+1:])
-	case HeaderSubject:
+	case bitSubject:
 		e.Subject = v
 		if v == "" {
 			return errors.New("is empty")
 		}
-	case HeaderTime:
+	case bitTime:
 		if e.Time, err = time.Parse(time.RFC3339Nano, v); err != nil {
 			return fmt.Errorf("%.40q is not an RFC 3339 time", v)
 		}
-	case HeaderSequence:
+		e.Time = e.Time.UTC()
+		if y := e.Time.Year(); y < 1 || y > 9999 { // a zone can carry it over the edge
+			return fmt.Errorf("%.40q is not of the years 1 to 9999", v)
+		}
+	case bitSequence:
 		e.Sequence, err = positive(v)
-	case HeaderEpoch:
+	case bitEpoch:
 		e.Epoch, err = positive(v)
-	case HeaderRevision:
+	case bitRevision:
 		e.Revision, err = positive(v)
-	case HeaderDataSchema:
+	case bitDataSchema:
 		e.DataSchema = v
-	case HeaderContentType:
+	case bitContentType:
 		e.ContentType = v
-	case HeaderTenant:
+	case bitTenant:
 		e.Tenant = v
 		if !ValidName(v) {
 			return fmt.Errorf("%.80q is not a valid name", v)
 		}
-	case HeaderTraceParent:
+	case bitTraceParent:
 		e.TraceParent = v
 	}
 	return err

@@ -104,7 +104,7 @@ type Money struct {
 func NewMoney(amount *apd.Decimal, currency string) (Money, error) {
 	places, ok := CurrencyPlaces(currency)
 	if !ok {
-		return Money{}, fmt.Errorf("%.20q is not a current code of ISO 4217", currency)
+		return Money{}, fmt.Errorf("%.20q is not a currency of ISO 4217", currency)
 	}
 	d, err := NewDecimal(amount, places, places)
 	if err != nil {
@@ -117,7 +117,7 @@ func NewMoney(amount *apd.Decimal, currency string) (Money, error) {
 func NewPrice(amount *apd.Decimal, currency string) (Money, error) {
 	places, ok := CurrencyPlaces(currency)
 	if !ok {
-		return Money{}, fmt.Errorf("%.20q is not a current code of ISO 4217", currency)
+		return Money{}, fmt.Errorf("%.20q is not a currency of ISO 4217", currency)
 	}
 	d, err := NewDecimal(amount, places, maxPlaces)
 	if err != nil {

@@ -2,7 +2,6 @@ package topics
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,12 +27,23 @@ func Retry(topic, group string) string { return topic + "." + group + ".retry" }
 // DLQ names the topic that holds the records of topic on which group has given up.
 func DLQ(topic, group string) string { return topic + "." + group + ".dlq" }
 
-var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`) //nolint:gochecknoglobals // a compiled constant
-
 // ValidName reports whether s can be the name of a tenant, a system, an entity or a group: 1 to 63 lower-case letters,
 // digits, '-' and '_', beginning and ending with a letter or digit. Such a name needs no escaping in a topic name, a
 // record key, a header or a metric label.
-func ValidName(s string) bool { return nameRE.MatchString(s) }
+func ValidName(s string) bool {
+	if s == "" || len(s) > 63 {
+		return false
+	}
+	for i := range len(s) {
+		switch b := s[i]; {
+		case b >= 'a' && b <= 'z', b >= '0' && b <= '9':
+		case (b == '-' || b == '_') && i > 0 && i < len(s)-1:
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // Key is the record key on source and finance topics alike: "<tenant>/<system>/<id>". Tenant and system hold no '/'
 // (ValidName); id may. With the murmur2 partitioner the two kinds of topic are co-partitioned.

@@ -40,13 +40,9 @@ func compilePattern(pattern string) (*matcher, error) {
 		return nil, fmt.Errorf("compiling pattern %q: %w", pattern, err)
 	}
 	for _, in := range prog.Inst {
-		for _, r := range in.Rune {
-			if r >= 128 {
-				return nil, fmt.Errorf("pattern %q holds more than ASCII", pattern)
-			}
-		}
-		if in.Op == syntax.InstRuneAny || in.Op == syntax.InstRuneAnyNotNL {
-			return nil, fmt.Errorf("pattern %q holds a dot", pattern)
+		wide := in.Op == syntax.InstRuneAny || in.Op == syntax.InstRuneAnyNotNL
+		if wide || slices.ContainsFunc(in.Rune, func(r rune) bool { return r >= 128 }) {
+			return nil, fmt.Errorf("pattern %q holds more than ASCII", pattern)
 		}
 	}
 	return determinize(prog, pattern)

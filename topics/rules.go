@@ -161,7 +161,7 @@ func (c *checker) noteCurrency(code []byte) bool {
 	var ok bool
 	if r.places, ok = CurrencyPlaces(string(code)); !ok {
 		r.places = -1
-		c.problem("currency_unknown", string(code)+" is not a current code of ISO 4217")
+		c.problem("currency_unknown", string(code)+" is not a currency of ISO 4217")
 	}
 	return ok
 }

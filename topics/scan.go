@@ -75,6 +75,10 @@ func (s *scanner) expect(b byte) bool {
 func (s *scanner) string() (t text, ok bool) {
 	doc, i := s.doc, s.pos+1
 	start := i
+	for i < len(doc) && doc[i] >= ' ' && doc[i] < utf8.RuneSelf && doc[i] != '"' && doc[i] != '\\' {
+		i++
+	}
+	t.runes = i - start
 	for i < len(doc) {
 		b := doc[i]
 		switch {
