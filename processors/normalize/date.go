@@ -55,12 +55,12 @@ func newDateRule(format string, zone, fromZone *time.Location) (*dateRule, error
 	return r, nil
 }
 
-// parse returns a time whose date is the business date.
+// parse returns a time whose date is the business date. The words of its error follow "want".
 func (r *dateRule) parse(s string) (time.Time, error) {
 	if r.unit != 0 {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
-			return time.Time{}, errors.New("want a whole number of seconds or milliseconds since 1970")
+			return time.Time{}, errors.New("a whole number of seconds or milliseconds since 1970")
 		}
 		if r.unit == time.Second {
 			return time.Unix(n, 0).In(r.zone), nil
@@ -73,7 +73,7 @@ func (r *dateRule) parse(s string) (time.Time, error) {
 	}
 	t, err := time.ParseInLocation(r.layout, s, from)
 	if err != nil {
-		return t, fmt.Errorf("want a date of the form %s", r.layout)
+		return t, fmt.Errorf("a date of the form %s", r.layout)
 	}
 	if r.zone != nil {
 		t = t.In(r.zone)

@@ -15,7 +15,11 @@ type decimalRule struct {
 	round       bool // half to even, where there are more places than most
 }
 
-var errExponent = errors.New("exponent notation is not exact in every system; want plain digits")
+// What a number that cannot be read should have been; the words follow "want".
+var (
+	errNumber   = errors.New("a decimal number such as -1234.50")
+	errExponent = errors.New("plain digits, without exponent")
+)
 
 // appendDecimal writes the decimal number s, exactly or (rule.round) rounded half to even. It reads an optional minus,
 // digits, and optionally a point and more digits. Zeros in front, and at the end beyond rule.least places, are dropped;
@@ -36,7 +40,7 @@ func appendDecimal(dst, s []byte, rule decimalRule) ([]byte, error) {
 	}
 	if scale > rule.most {
 		if !rule.round {
-			return dst, fmt.Errorf("it has %d decimal places, want at most %d; declare round: half_even to round", scale, rule.most)
+			return dst, fmt.Errorf("at most %d decimal places where it has %d; declare round: half_even to round", rule.most, scale)
 		}
 		digits, scale = roundHalfEven(digits, scale, rule.most), rule.most
 	}
@@ -72,7 +76,7 @@ func splitDecimal(digits, s []byte) (_ []byte, scale int, err error) {
 		switch {
 		case c >= '0' && c <= '9':
 			if len(digits) == maxNumber {
-				return nil, 0, fmt.Errorf("it has more than %d digits", maxNumber)
+				return nil, 0, fmt.Errorf("at most %d digits", maxNumber)
 			}
 			digits = append(digits, c)
 		case c == '.' && point < 0 && i > 0 && i < len(s)-1:
@@ -80,11 +84,11 @@ func splitDecimal(digits, s []byte) (_ []byte, scale int, err error) {
 		case (c == 'e' || c == 'E') && i > 0:
 			return nil, 0, errExponent
 		default:
-			return nil, 0, errors.New("want a decimal number such as -1234.50")
+			return nil, 0, errNumber
 		}
 	}
 	if len(digits) == 0 {
-		return nil, 0, errors.New("want a decimal number such as -1234.50")
+		return nil, 0, errNumber
 	}
 	if point >= 0 {
 		scale = len(s) - point - 1

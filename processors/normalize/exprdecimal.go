@@ -27,7 +27,7 @@ func parseDecimal(s string) (decimal, error) {
 	}
 	n, _, err := apd.NewFromString(s)
 	if err != nil {
-		return decimal{}, errors.New("want a decimal number such as -1234.50")
+		return decimal{}, errNumber
 	}
 	return decimal{n}, nil
 }
@@ -36,7 +36,7 @@ func parseDecimal(s string) (decimal, error) {
 func nativeNumber(s string) any {
 	d, err := parseDecimal(s)
 	if err != nil {
-		return types.NewErr("number %s: %s", quote([]byte(s)), err)
+		return types.NewErr("number %s: want %s", quote([]byte(s)), err)
 	}
 	if whole, err := d.n.Int64(); err == nil {
 		return whole
@@ -54,7 +54,7 @@ func toDecimal(v ref.Val) ref.Val {
 	case types.String:
 		d, err := parseDecimal(string(v))
 		if err != nil {
-			return types.NewErr("decimal(%s): %s", quote([]byte(v)), err)
+			return types.NewErr("decimal(%s): want %s", quote([]byte(v)), err)
 		}
 		return d
 	default:

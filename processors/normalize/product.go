@@ -21,7 +21,7 @@ func (r *run) multiply(g *getter, at uint32) (value, error) {
 		var buf [maxNumber]byte
 		digits, places, err := splitDecimal(buf[:0], s)
 		if err != nil || v.kind >= array || v.kind == boolean {
-			return value{}, &misfit{from: "path " + p.text, found: v.String(), want: "a decimal number such as -1234.50"}
+			return value{}, &misfit{from: "path " + p.text, found: v.String(), want: errNumber.Error()}
 		}
 		for _, d := range digits {
 			hi, lo := bits.Mul64(units[i], 10)
