@@ -1,13 +1,21 @@
+// Package app wires a Leat process: configuration to clients, clients to stages, stages to a lifecycle with metrics and
+// health. cmd/leat and the integration tests call it; everything it puts together is usable without it.
+//
+// It decides nothing about records: that is the stages' work, and the runtime's.
 package app
 
 import (
 	"cmp"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/config"
 )
@@ -17,6 +25,8 @@ type Options struct {
 	Version string                   // shown in leat_build_info and in failure headers
 	Getenv  func(name string) string // default os.Getenv
 	Stderr  io.Writer                // the log; default os.Stderr
+
+	Mappings fs.FS // instead of the directory normalize.mappings
 }
 
 // App is one process: its configuration, its log and its metrics.
@@ -26,6 +36,9 @@ type App struct {
 	reg     *prometheus.Registry
 	version string
 	getenv  func(string) string
+
+	mappings fs.FS
+	kafka    func() ([]kgo.Opt, error)
 }
 
 // New makes an App. It opens no connection.
@@ -38,8 +51,9 @@ func New(cfg *config.Config, o Options) *App {
 	}
 	a := &App{
 		cfg: cfg, log: newLogger(cfg.Log, o.Stderr), reg: prometheus.NewRegistry(),
-		version: cmp.Or(o.Version, "unknown"), getenv: o.Getenv,
+		version: cmp.Or(o.Version, "unknown"), getenv: o.Getenv, mappings: o.Mappings,
 	}
+	a.kafka = sync.OnceValues(a.makeKafkaOptions)
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerBuildInfo(a.reg, a.version)
 	return a
@@ -71,4 +85,15 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// registerBuildInfo adds leat_build_info, which is 1 and says in its labels what runs.
+func registerBuildInfo(reg prometheus.Registerer, version string) {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "leat_build_info",
+		Help:        "Always 1; the labels say which version of Leat runs.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+	})
+	g.Set(1)
+	reg.MustRegister(g)
 }

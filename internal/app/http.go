@@ -32,18 +32,18 @@ type checkResult struct {
 }
 
 // serveHTTP is the part that answers /metrics, /healthz and /readyz.
-func (a *App) serveHTTP(ctx context.Context, checks ...check) (part, error) {
+func (a *App) serveHTTP(ctx context.Context, checks ...check) (Part, error) {
 	if a.cfg.HTTP.Listen == "off" {
-		return part{"http", func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
+		return Part{"http", func(ctx context.Context) error { <-ctx.Done(); return nil }}, nil
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", a.cfg.HTTP.Listen)
 	if err != nil {
-		return part{}, fmt.Errorf("listening for metrics and health on http.listen %s: %w", a.cfg.HTTP.Listen, err)
+		return Part{}, fmt.Errorf("listening for metrics and health on http.listen %s: %w", a.cfg.HTTP.Listen, err)
 	}
 	a.cfg.HTTP.Listen = l.Addr().String() // port 0 has become a port
 	s := &http.Server{Handler: a.handler(checks), ReadHeaderTimeout: 5 * time.Second}
-	return part{"http", func(ctx context.Context) error {
+	return Part{"http", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() {
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()

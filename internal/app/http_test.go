@@ -34,7 +34,7 @@ func TestHTTP_TellsTheTruth(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- p.run(ctx) }()
+	go func() { done <- p.Run(ctx) }()
 
 	base := "http://" + cfg.HTTP.Listen
 	r, err := AskHealth(t.Context(), base, false, 5*time.Second)

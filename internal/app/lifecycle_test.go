@@ -17,8 +17,8 @@ func TestRunParts_StopsInTheOrderGivenAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var stopped []string
-		slow := func(name string, d time.Duration) part {
-			return part{name, func(ctx context.Context) error {
+		slow := func(name string, d time.Duration) Part {
+			return Part{name, func(ctx context.Context) error {
 				<-ctx.Done()
 				time.Sleep(d) // a grace period, on synctest's clock
 				mu.Lock()
@@ -40,10 +40,10 @@ func TestRunParts_OneThatEndsStopsTheOthers(t *testing.T) {
 	wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	boom := errors.New("boom")
 	err := runParts(t.Context(), slog.New(slog.DiscardHandler),
-		part{"a", wait}, part{"b", func(context.Context) error { return boom }}, part{"c", wait})
+		Part{"a", wait}, Part{"b", func(context.Context) error { return boom }}, Part{"c", wait})
 	require.ErrorIs(t, err, boom)
 	require.EqualError(t, err, "b: boom")
 	err = runParts(t.Context(), slog.New(slog.DiscardHandler),
-		part{"a", wait}, part{"b", func(context.Context) error { return nil }})
+		Part{"a", wait}, Part{"b", func(context.Context) error { return nil }})
 	require.EqualError(t, err, "b: stopped by itself")
 }
