@@ -115,7 +115,9 @@ func (c *compiler) output(e entry) *output {
 	c.currency = nil
 	if cur := keys["currency"]; cur.ok {
 		g := c.getter(cur, false)
-		g.path.root = true // the lines' money reads it too
+		if g.path.text != "" && !g.path.root { // the money of lines reads it too
+			g.path.root, g.path.text = true, "$."+g.path.text
+		}
 		c.currency = &g
 	}
 	fields := keys["fields"]
@@ -184,7 +186,7 @@ func (c *compiler) field(e entry, contract *topics.Field, inList bool) *field {
 	default:
 		c.scalar(f, e, inList)
 	}
-	if f.optional && contract.Required && contract.Kind != topics.KindList {
+	if f.optional && f.fallback == nil && contract.Required && contract.Kind != topics.KindList {
 		c.add(e.at, e.field, "the contract requires it: remove optional, or give a default")
 	}
 	return f

@@ -59,9 +59,9 @@ outputs:
 		`m.yaml:13:7: outputs[0].fields.total.currency: is missing; give it here`,
 		`m.yaml:14:7: outputs[0].fields.sum: the contract has no such field; want tenant`,
 		`m.yaml:19:11: outputs[0].fields.lines.fields.quantity: the contract requires it: remove optional`,
-		`m.yaml:20:38: outputs[0].fields.lines.fields.unit_price.currency: "XXL" is not a current code of ISO 4217`,
+		`m.yaml:20:39: outputs[0].fields.lines.fields.unit_price.currency: "XXL" is not a current code of ISO 4217`,
 		`m.yaml:21:19: outputs[0].fields.lines.fields.total.expr: unknown key; want amount, currency`,
-		`m.yaml:22:21: outputs[0].fields.memo.expr: expression, line 1, column`,
+		`m.yaml:22:34: outputs[0].fields.memo.expr: expression, line 1, column 15: Syntax error`,
 		`m.yaml:23:7: outputs[0].fields.memo: the key occurs twice; keep one`,
 	}
 	for _, w := range want {
