@@ -114,7 +114,6 @@ func (p Plan) readBack(ctx context.Context, cl *kgo.Client, results []Result) (P
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for {
-		cl.ForceMetadataRefresh()
 		now, err := ReadPlan(ctx, cl, p.catalogue)
 		if err != nil {
 			return Plan{}, err

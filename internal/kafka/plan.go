@@ -66,7 +66,9 @@ func (p Plan) Refused() []Change {
 // cl, which must not be in a consumer group or transactional.
 func ReadPlan(ctx context.Context, cl *kgo.Client, catalogue []topics.Topic) (Plan, error) {
 	adm := kadm.NewClient(cl)
-	details, err := adm.ListTopics(ctx)
+	// Asking for authorized operations makes kadm go to a broker: else it answers from a cache that may be seconds old, and a plan
+	// would miss what was changed just before.
+	details, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx))
 	if err != nil {
 		return Plan{}, fmt.Errorf("listing topics: %w", err)
 	}
