@@ -14,7 +14,7 @@ func contacts() *entity {
 		name:   "contact",
 		body:   func() body { return new(contact) },
 		upsert: upsertContacts,
-		erase:  []string{eraseContactsSQL},
+		erase:  []string{eraseContactSQL},
 	}
 }
 
@@ -42,13 +42,10 @@ select i.tenant, i.system, i.source_id, string_to_array(i.kinds, ','), i.display
        source_epoch = excluded.source_epoch, sequence = excluded.sequence,
        source_changed_at = excluded.source_changed_at, published_at = excluded.published_at, deleted_at = null`
 
-const eraseContactsSQL = `
-update reporting.contacts t
-   set deleted_at = i.deleted_at, source_epoch = i.source_epoch, sequence = i.sequence,
-       source_changed_at = i.deleted_at, published_at = now()
-  from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::timestamptz[])
-       as i(tenant, system, source_id, source_epoch, sequence, deleted_at)
- where t.tenant = i.tenant and t.system = i.system and t.source_id = i.source_id`
+const eraseContactSQL = `
+update reporting.contacts
+   set deleted_at = $6, source_epoch = $4, sequence = $5, source_changed_at = $6, published_at = now()
+ where tenant = $1 and system = $2 and source_id = $3`
 
 func upsertContacts(b *pgx.Batch, records []*record) {
 	head, changed := newTable(15, len(records)), make([]time.Time, len(records))

@@ -13,7 +13,7 @@ func invoices() *entity {
 		name:   "invoice",
 		body:   func() body { return new(invoice) },
 		upsert: upsertInvoices,
-		erase:  []string{eraseInvoicesSQL, eraseInvoiceLinesSQL},
+		erase:  []string{eraseInvoiceSQL, eraseInvoiceLinesSQL},
 	}
 }
 
@@ -43,11 +43,15 @@ select i.tenant, i.system, i.source_id, i.type, nullif(i.number, ''), i.contact_
        source_epoch = excluded.source_epoch, sequence = excluded.sequence,
        source_changed_at = excluded.source_changed_at, published_at = excluded.published_at, deleted_at = null`
 
-// surplusLinesSQL removes the lines that the new version no longer has; the others are overwritten by position.
+// surplusLinesSQL removes the lines that the new version no longer has; the others are overwritten by position. It goes by
+// row address, which nobody else can change while the link row is locked, for the sake of the plan: see sameSQL.
 const surplusLinesSQL = `
-delete from reporting.invoice_lines l
- using unnest($1::text[], $2::text[], $3::text[], $4::int4[]) as i(tenant, system, invoice_id, lines)
- where l.tenant = i.tenant and l.system = i.system and l.invoice_id = i.invoice_id and l.line_no > i.lines`
+delete from reporting.invoice_lines where ctid = any(array(
+  select l.ctid
+    from unnest($1::text[], $2::text[], $3::text[], $4::int4[]) as i(tenant, system, invoice_id, lines)
+   cross join lateral (select l.ctid from reporting.invoice_lines l
+                        where l.tenant = i.tenant and l.system = i.system and l.invoice_id = i.invoice_id
+                          and l.line_no > i.lines offset 0) l))`
 
 // upsertLinesSQL leaves a line alone that is the same already: most changes of an invoice are those of its status and
 // balance.
@@ -72,20 +76,16 @@ select i.tenant, i.system, i.invoice_id, i.line_no, i.line_id, nullif(i.descript
        (excluded.line_id, excluded.description, excluded.item, excluded.quantity, excluded.unit_price, excluded.discount,
         excluded.tax, excluded.total, excluded.currency, excluded.account, null)`
 
-const eraseInvoicesSQL = `
-update reporting.invoices t
-   set deleted_at = i.deleted_at, source_epoch = i.source_epoch, sequence = i.sequence,
-       source_changed_at = i.deleted_at, published_at = now()
-  from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::timestamptz[])
-       as i(tenant, system, source_id, source_epoch, sequence, deleted_at)
- where t.tenant = i.tenant and t.system = i.system and t.source_id = i.source_id`
+const eraseInvoiceSQL = `
+update reporting.invoices
+   set deleted_at = $6, source_epoch = $4, sequence = $5, source_changed_at = $6, published_at = now()
+ where tenant = $1 and system = $2 and source_id = $3`
 
+// eraseInvoiceLinesSQL names $4 and $5 only because all statements of a deletion take the same parameters.
 const eraseInvoiceLinesSQL = `
-update reporting.invoice_lines l
-   set deleted_at = i.deleted_at
-  from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::timestamptz[])
-       as i(tenant, system, source_id, source_epoch, sequence, deleted_at)
- where l.tenant = i.tenant and l.system = i.system and l.invoice_id = i.source_id`
+update reporting.invoice_lines
+   set deleted_at = $6
+ where tenant = $1 and system = $2 and invoice_id = $3 and $4::int8 > 0 and $5::int8 > 0`
 
 func upsertInvoices(b *pgx.Batch, records []*record) {
 	n, lines := len(records), 0

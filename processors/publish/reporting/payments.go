@@ -13,7 +13,7 @@ func payments() *entity {
 		name:   "payment",
 		body:   func() body { return new(payment) },
 		upsert: upsertPayments,
-		erase:  []string{erasePaymentsSQL, eraseAllocationsSQL},
+		erase:  []string{erasePaymentSQL, eraseAllocationsSQL},
 	}
 }
 
@@ -38,10 +38,14 @@ select i.tenant, i.system, i.source_id, i.direction, i.contact_id, i.date::date,
        source_epoch = excluded.source_epoch, sequence = excluded.sequence,
        source_changed_at = excluded.source_changed_at, published_at = excluded.published_at, deleted_at = null`
 
+// surplusAllocationsSQL is to payments what surplusLinesSQL is to invoices.
 const surplusAllocationsSQL = `
-delete from reporting.payment_allocations a
- using unnest($1::text[], $2::text[], $3::text[], $4::int4[]) as i(tenant, system, payment_id, allocations)
- where a.tenant = i.tenant and a.system = i.system and a.payment_id = i.payment_id and a.allocation_no > i.allocations`
+delete from reporting.payment_allocations where ctid = any(array(
+  select a.ctid
+    from unnest($1::text[], $2::text[], $3::text[], $4::int4[]) as i(tenant, system, payment_id, allocations)
+   cross join lateral (select a.ctid from reporting.payment_allocations a
+                        where a.tenant = i.tenant and a.system = i.system and a.payment_id = i.payment_id
+                          and a.allocation_no > i.allocations offset 0) a))`
 
 const upsertAllocationsSQL = `
 insert into reporting.payment_allocations as a (tenant, system, payment_id, allocation_no, target_type, target_id,
@@ -53,20 +57,16 @@ select i.tenant, i.system, i.payment_id, i.allocation_no, i.target_type, i.targe
    set target_type = excluded.target_type, target_id = excluded.target_id, amount = excluded.amount,
        currency = excluded.currency, deleted_at = null`
 
-const erasePaymentsSQL = `
-update reporting.payments t
-   set deleted_at = i.deleted_at, source_epoch = i.source_epoch, sequence = i.sequence,
-       source_changed_at = i.deleted_at, published_at = now()
-  from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::timestamptz[])
-       as i(tenant, system, source_id, source_epoch, sequence, deleted_at)
- where t.tenant = i.tenant and t.system = i.system and t.source_id = i.source_id`
+const erasePaymentSQL = `
+update reporting.payments
+   set deleted_at = $6, source_epoch = $4, sequence = $5, source_changed_at = $6, published_at = now()
+ where tenant = $1 and system = $2 and source_id = $3`
 
+// eraseAllocationsSQL names $4 and $5 only because all statements of a deletion take the same parameters.
 const eraseAllocationsSQL = `
-update reporting.payment_allocations a
-   set deleted_at = i.deleted_at
-  from unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::timestamptz[])
-       as i(tenant, system, source_id, source_epoch, sequence, deleted_at)
- where a.tenant = i.tenant and a.system = i.system and a.payment_id = i.source_id`
+update reporting.payment_allocations
+   set deleted_at = $6
+ where tenant = $1 and system = $2 and payment_id = $3 and $4::int8 > 0 and $5::int8 > 0`
 
 func upsertPayments(b *pgx.Batch, records []*record) {
 	n, allocations := len(records), 0

@@ -26,7 +26,8 @@ type entity struct {
 	body     func() body
 	// upsert queues the statements that write the header rows and replace the lines of records, all of them applied.
 	upsert func(b *pgx.Batch, records []*record)
-	// erase are the statements that mark header and lines as deleted; $1 to $6 are the arrays of queueErase.
+	// erase are the statements that mark one header and its lines as deleted: $1 to $3 are the key, $4 and $5 the version,
+	// $6 is when the source deleted it. Deletions are rare, so they go one by one, in the same round trip.
 	erase []string
 }
 

@@ -117,7 +117,9 @@ func (b *bundle) query(t testing.TB, sql string, args ...any) string {
 	return strings.Join(lines, "\n")
 }
 
-func brl(amount string) topics.Money { return topics.Money{Amount: topics.Decimal(amount), Currency: "BRL"} }
+func brl(amount string) topics.Money {
+	return topics.Money{Amount: topics.Decimal(amount), Currency: "BRL"}
+}
 
 // bill is an invoice with one line for each amount.
 func invoice(id, status, total string, lines ...string) topics.Invoice {

@@ -62,11 +62,9 @@ func (h *handler) retry(ctx context.Context, e *entity, records []*record) error
 	}
 }
 
-// settingsSQL bounds the statements of the transaction, and makes every join with an array walk the primary key: a plan
-// cached while the tables were small would otherwise read them whole once they have grown.
-const settingsSQL = `
-select set_config('statement_timeout', $1, true), set_config('enable_seqscan', 'off', true),
-       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
+// settingsSQL bounds the statements of the transaction, and has keys looked up in the primary key even where a plan is made
+// while the table is still small, to be kept after it has grown.
+const settingsSQL = `select set_config('statement_timeout', $1, true), set_config('enable_seqscan', 'off', true)`
 
 // transact applies records in one transaction of two round trips beside its begin and commit: the guard, which says what
 // is new, then everything else for what is new. The second cannot ride in the first's statement: under READ COMMITTED
@@ -144,13 +142,15 @@ func (h *handler) guard(ctx context.Context, tx pgx.Tx, e *entity, records []*re
 }
 
 // sameSQL finds, among records that were not new, those that stand in the tables in the very same version. The link rows
-// are locked by the guard, so this is not a race.
+// are locked by the guard, so this is not a race. "lateral" with "offset 0" makes Postgres look up one key after the other:
+// on tables without statistics it has been seen to compare all link rows with all keys instead.
 const sameSQL = `
-select l.tenant, l.system, l.source_id
+select i.tenant, i.system, i.source_id
   from unnest($3::text[], $4::text[], $5::text[], $6::int8[], $7::int8[]) with ordinality
        as i(tenant, system, source_id, source_epoch, sequence, n)
-  join reporting.links l on l.publication = $1 and l.entity = $2
-       and l.tenant = i.tenant and l.system = i.system and l.source_id = i.source_id
+ cross join lateral (select l.source_epoch, l.sequence from reporting.links l
+                      where l.publication = $1 and l.entity = $2 and l.tenant = i.tenant and l.system = i.system
+                        and l.source_id = i.source_id offset 0) l
  where (l.source_epoch, l.sequence) = (i.source_epoch, i.sequence)
  order by i.n`
 
@@ -173,8 +173,10 @@ func (h *handler) apply(ctx context.Context, tx pgx.Tx, e *entity, records []*re
 	if len(upserts) > 0 {
 		e.upsert(&b, upserts)
 	}
-	if len(deletes) > 0 {
-		queueErase(&b, e, deletes)
+	for _, r := range deletes {
+		for _, sql := range e.erase {
+			b.Queue(sql, r.tenant, r.system, r.sourceID, r.epoch, r.sequence, r.envelope.Time)
+		}
 	}
 	if len(rest) > 0 {
 		k := keysOf(rest)
@@ -187,15 +189,4 @@ func (h *handler) apply(ctx context.Context, tx pgx.Tx, e *entity, records []*re
 		return fmt.Errorf("writing the rows: %w", err)
 	}
 	return nil
-}
-
-func queueErase(b *pgx.Batch, e *entity, records []*record) {
-	k := keysOf(records)
-	at := make([]time.Time, len(records))
-	for i, r := range records {
-		at[i] = r.envelope.Time
-	}
-	for _, sql := range e.erase {
-		b.Queue(sql, k.tenant, k.system, k.sourceID, k.epoch, k.sequence, at)
-	}
 }

@@ -1,0 +1,133 @@
+package processors
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/leat-io/leat/topics"
+)
+
+// Status is what a Runner does now.
+type Status struct {
+	Time       time.Time         `json:"time"`
+	Running    bool              `json:"running"`         // a client is up
+	Error      string            `json:"error,omitempty"` // why the last client ended
+	Breaker    Breaker           `json:"breaker"`
+	Isolating  bool              `json:"isolating"` // batches are small, to find a record that Kafka refuses
+	Partitions []PartitionStatus `json:"partitions"`
+}
+
+// PartitionStatus is the state of a partition that a Runner owns.
+type PartitionStatus struct {
+	Topic         string        `json:"topic"`
+	Partition     int32         `json:"partition"`
+	State         string        `json:"state"`  // "folding" (reads its retry partition), "running", "full" (too much is parked)
+	Offset        int64         `json:"offset"` // the next one to be settled
+	Lag           int64         `json:"lag"`    // records from Offset to the last stable offset
+	LagTime       time.Duration `json:"lag_time"`
+	ParkedKeys    int           `json:"parked_keys"`
+	ParkedRecords int           `json:"parked_records"`
+	ParkedBytes   int           `json:"parked_bytes"`
+	ParkedSince   time.Time     `json:"parked_since,omitzero"` // first failure of the key parked longest
+}
+
+// Parked is a record that waits on a retry topic.
+type Parked struct {
+	Key     []byte
+	Headers []topics.Header // the record's own
+	Failure topics.Failure
+}
+
+// Status returns what r does now. It never blocks on work in flight.
+func (r *Runner) Status() Status {
+	now := r.now()
+	st := Status{Time: now, Breaker: r.breaker.snapshot()}
+	r.mu.Lock()
+	s := r.session
+	st.Error = r.lastError
+	r.mu.Unlock()
+	if s == nil {
+		return st
+	}
+	st.Running = true
+	st.Isolating = s.isolating.Load()
+	s.mu.Lock()
+	for _, p := range s.parts {
+		ps := *p.view.Load()
+		ps.Lag = max(0, p.stable.Load()-ps.Offset)
+		if since := max(p.caughtUp.Load(), p.lastTime.Load()); ps.Lag > 0 {
+			ps.LagTime = max(0, now.Sub(time.UnixMilli(since)))
+		}
+		st.Partitions = append(st.Partitions, ps)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(st.Partitions, func(a, b PartitionStatus) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return st
+}
+
+// Ready returns why nothing can flow, or nil.
+func (r *Runner) Ready() error {
+	if b := r.breaker.snapshot(); b.State != BreakerClosed {
+		return fmt.Errorf("breaker is %s since %s: %s: %s", b.State, b.Since.UTC().Format(time.RFC3339), b.Reason, b.Sample)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.session == nil && r.lastError != "":
+		return errors.New(r.lastError)
+	case r.session == nil:
+		return errors.New("not connected to Kafka yet")
+	}
+	return nil
+}
+
+// Parked lists the parked records of the partitions that r owns, up to n, by topic, partition and offset. It waits for the
+// batch in flight.
+func (r *Runner) Parked(ctx context.Context, n int) ([]Parked, error) {
+	r.mu.Lock()
+	s := r.session
+	r.mu.Unlock()
+	if s == nil {
+		return nil, errors.New("listing parked records: not connected to Kafka")
+	}
+	reply := make(chan []Parked, 1)
+	select {
+	case s.asks <- func() { reply <- s.listParked(n) }:
+		s.waker.wake()
+	case <-s.done:
+		return nil, errors.New("listing parked records: the client has ended")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case list := <-reply:
+		return list, nil
+	case <-s.done:
+		return nil, errors.New("listing parked records: the client has ended")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *session) listParked(n int) []Parked {
+	var list []Parked
+	for _, p := range s.owned() {
+		for _, e := range p.lot.byOffset {
+			list = append(list, Parked{e.msg.Key, e.msg.Headers, e.fail})
+		}
+	}
+	slices.SortFunc(list, func(a, b Parked) int {
+		return cmp.Or(cmp.Compare(a.Failure.Topic, b.Failure.Topic), cmp.Compare(a.Failure.Partition, b.Failure.Partition),
+			cmp.Compare(a.Failure.Offset, b.Failure.Offset))
+	})
+	return list[:min(n, len(list))]
+}
+
+func itoa(n int32) string { return strconv.Itoa(int(n)) }
