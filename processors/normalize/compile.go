@@ -2,6 +2,7 @@ package normalize
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -328,12 +329,7 @@ func fits(contract *topics.Field, s string) bool {
 		return true // convert has checked it
 	}
 	if contract.Enum != nil {
-		for _, v := range contract.Enum {
-			if v == s {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(contract.Enum, s)
 	}
 	n := len([]rune(s))
 	ok := n >= contract.MinLength && (contract.MaxLength == 0 || n <= contract.MaxLength) && !strings.ContainsRune(s, 0)

@@ -35,8 +35,19 @@ func TestAppendDecimal(t *testing.T) {
 		{"7", decimalRule{most: 10}, "7"},
 		{"7.50", decimalRule{most: 10}, "7.5"},
 		{"0", decimalRule{}, "0"},
-		{"", two, ""}, {"-", two, ""}, {".5", two, ""}, {"5.", two, ""}, {"+5", two, ""}, {"1e3", two, ""}, {"1 000", two, ""},
-		{"1,5", two, ""}, {"NaN", two, ""}, {"Infinity", two, ""}, {"1.2.3", two, ""}, {"--1", two, ""}, {"٣", two, ""},
+		{"", two, ""},
+		{"-", two, ""},
+		{".5", two, ""},
+		{"5.", two, ""},
+		{"+5", two, ""},
+		{"1e3", two, ""},
+		{"1 000", two, ""},
+		{"1,5", two, ""},
+		{"NaN", two, ""},
+		{"Infinity", two, ""},
+		{"1.2.3", two, ""},
+		{"--1", two, ""},
+		{"٣", two, ""},
 	} {
 		got, err := appendDecimal(nil, []byte(c.in), c.rule)
 		if c.want == "" {

@@ -2,10 +2,7 @@ package normalize
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"strconv"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -77,17 +74,6 @@ func (d *document) parse(src []byte) error {
 	return nil
 }
 
-func firstInvalid(src []byte) int {
-	for i := 0; i < len(src); {
-		r, n := utf8.DecodeRune(src[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
-		}
-		i += n
-	}
-	return len(src)
-}
-
 func (d *document) space() {
 	for d.pos < len(d.src) {
 		switch d.src[d.pos] {
@@ -152,7 +138,7 @@ func (d *document) value(n node, depth int) (err error) {
 	if n.kind < array {
 		d.nodes = append(d.nodes, n)
 	}
-	d.nodes[at].next = uint32(len(d.nodes)) //nolint:gosec // at most one node a byte, bounded by maxDocument
+	d.nodes[at].next = uint32(len(d.nodes)) // at most one node a byte, bounded by maxDocument
 	return nil
 }
 
@@ -228,56 +214,6 @@ func (d *document) quoted() (start, end uint32, escaped bool, err error) {
 		}
 	}
 	return 0, 0, false, d.unexpected("a closing quote")
-}
-
-// unescape reads the escape at the beginning of s and returns its rune and length.
-func unescape(s []byte) (r rune, n int, err error) {
-	if len(s) < 2 {
-		return 0, 0, errors.New("the record ends in an escape")
-	}
-	switch s[1] {
-	case '"', '\\', '/':
-		return rune(s[1]), 2, nil
-	case 'b':
-		return '\b', 2, nil
-	case 'f':
-		return '\f', 2, nil
-	case 'n':
-		return '\n', 2, nil
-	case 'r':
-		return '\r', 2, nil
-	case 't':
-		return '\t', 2, nil
-	case 'u':
-	default:
-		return 0, 0, fmt.Errorf("escape %s is not JSON", quote(s[:2]))
-	}
-	r = hex4(s[2:])
-	switch {
-	case r < 0:
-		return 0, 0, fmt.Errorf("escape %s is not JSON", quote(s[:min(len(s), 6)]))
-	case r == 0:
-		return 0, 0, errors.New("a NUL character, which no target can hold")
-	case !utf16.IsSurrogate(r):
-		return r, 6, nil
-	}
-	if len(s) >= 12 && s[6] == '\\' && s[7] == 'u' {
-		if full := utf16.DecodeRune(r, hex4(s[8:])); full != utf8.RuneError {
-			return full, 12, nil
-		}
-	}
-	return 0, 0, fmt.Errorf("escape %s is half a surrogate pair", quote(s[:6]))
-}
-
-func hex4(s []byte) rune {
-	if len(s) < 4 {
-		return -1
-	}
-	v, err := strconv.ParseUint(string(s[:4]), 16, 32)
-	if err != nil {
-		return -1
-	}
-	return rune(v)
 }
 
 func (d *document) elements(depth int) error {
@@ -396,22 +332,4 @@ func (d *document) scalar(i uint32) value {
 		v.text = unescapeAll(v.text)
 	}
 	return v
-}
-
-func unescapeAll(s []byte) []byte {
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); {
-		if s[i] != '\\' {
-			out = append(out, s[i])
-			i++
-			continue
-		}
-		r, n, err := unescape(s[i:])
-		if err != nil {
-			return out // not reached: quoted has read the same escapes
-		}
-		out = utf8.AppendRune(out, r)
-		i += n
-	}
-	return out
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/leat-io/leat/processors"
 	"github.com/leat-io/leat/topics"
@@ -66,7 +67,7 @@ func (w *writer) take(b []byte) []byte {
 	if cap(b) == cap(w.buf)-len(w.buf) { // still in the chunk
 		w.buf = w.buf[:len(w.buf)+len(b)]
 	}
-	return b[:len(b):len(b)]
+	return slices.Clip(b)
 }
 
 func (s *Set) handle(r *run, w *writer, in *processors.Message) processors.Result {

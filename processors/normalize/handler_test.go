@@ -65,11 +65,13 @@ func TestHandle_MakesManyOutputsOfOneInput(t *testing.T) {
 	require.NoError(t, res.Err)
 	require.Equal(t, normalize.Normalized, res.Outcome)
 	require.Len(t, res.Outputs, 2)
-	require.Equal(t, `{"tenant":"acme","system":"erp","source_id":"c-9/1","kinds":["customer","vendor"],`+
-		`"display_name":"Zé \"Bar\"","status":"active","address":{"city":"Recife","country":"BR"}}`, string(res.Outputs[0].Value))
-	require.Equal(t, `{"tenant":"acme","system":"erp","source_id":"9/1","direction":"received","contact_id":"c-9/1",`+
-		`"date":"2025-11-23","status":"posted","amount":{"amount":"123.45","currency":"BRL"},"allocations":[{"target_type":"invoice",`+
-		`"target_id":"77","amount":{"amount":"123.45","currency":"BRL"}}]}`, string(res.Outputs[1].Value))
+	contact := `{"tenant":"acme","system":"erp","source_id":"c-9/1","kinds":["customer","vendor"],` +
+		`"display_name":"Zé \"Bar\"","status":"active","address":{"city":"Recife","country":"BR"}}`
+	require.Equal(t, []byte(contact), res.Outputs[0].Value, "byte for byte: %s", res.Outputs[0].Value)
+	payment := `{"tenant":"acme","system":"erp","source_id":"9/1","direction":"received","contact_id":"c-9/1",` +
+		`"date":"2025-11-23","status":"posted","amount":{"amount":"123.45","currency":"BRL"},"allocations":[{"target_type":"invoice",` +
+		`"target_id":"77","amount":{"amount":"123.45","currency":"BRL"}}]}`
+	require.Equal(t, []byte(payment), res.Outputs[1].Value, "byte for byte: %s", res.Outputs[1].Value)
 
 	was, err := topics.DecodeEnvelope(in.Headers)
 	require.NoError(t, err)
@@ -165,9 +167,9 @@ func TestHandle_RefusesRecordsOfAnotherTopicOrKey(t *testing.T) {
 	t.Parallel()
 	set := load(t, benchMapping)
 	for want, spoil := range map[string]func(*processors.Message){
-		"no mapping reads topic source.erp.order":   func(m *processors.Message) { m.Topic = "source.erp.order" },
+		"no mapping reads topic source.erp.order":    func(m *processors.Message) { m.Topic = "source.erp.order" },
 		`key: found "acme/erp/2", want "acme/erp/1"`: func(m *processors.Message) { m.Key = []byte("acme/erp/2") },
-		"header ce_id: is missing":                  func(m *processors.Message) { m.Headers = m.Headers[2:] },
+		"header ce_id: is missing":                   func(m *processors.Message) { m.Headers = m.Headers[2:] },
 		"found source.order of system erp, want source.invoice": func(m *processors.Message) {
 			m.Headers = message("erp", "order", "1", topics.Upsert, "").Headers
 		},

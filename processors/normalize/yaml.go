@@ -88,7 +88,7 @@ func read(p *problems, src []byte) entry {
 }
 
 func errorToken(err error) *token.Token {
-	if t, ok := err.(interface{ GetToken() *token.Token }); ok { //nolint:errorlint // the parser returns it unwrapped
+	if t, ok := err.(interface{ GetToken() *token.Token }); ok {
 		return t.GetToken()
 	}
 	return nil
@@ -96,7 +96,7 @@ func errorToken(err error) *token.Token {
 
 func firstLine(err error) string {
 	type plain interface{ GetMessage() string }
-	if m, ok := err.(plain); ok { //nolint:errorlint // the parser returns it unwrapped
+	if m, ok := err.(plain); ok {
 		return m.GetMessage()
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
