@@ -3,6 +3,7 @@ package topics
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -295,7 +296,7 @@ func (c *checker) text(f *Field) bool {
 		v = t.value()
 	}
 	switch {
-	case f.Enum != nil && !contains(f.Enum, v):
+	case f.Enum != nil && !slices.Contains(f.Enum, string(v)):
 		c.problem("enum", "want "+strings.Join(f.Enum, " or ")+", found "+shown(v))
 	case f.match != nil && !f.match.match(v):
 		c.problem(badPattern(f, v))
@@ -318,15 +319,6 @@ func badPattern(f *Field, v []byte) (code, message string) {
 	default:
 		return "pattern", "want text of the form " + f.Pattern + found
 	}
-}
-
-func contains(enum []string, v []byte) bool {
-	for _, e := range enum {
-		if e == string(v) {
-			return true
-		}
-	}
-	return false
 }
 
 // isDate reports whether v is YYYY-MM-DD and that day exists.

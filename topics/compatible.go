@@ -8,10 +8,10 @@ import (
 // Compatible lists what in the schema next breaks somebody who relies on the schema old of the same major version; none
 // means that next may replace it. It returns an error if either is not a schema that a contract can be compiled from.
 //
-// Within a major version only this may change: titles and descriptions, new optional properties, new values at the end of
-// an enumeration. A reader must therefore skip properties that it does not know, and stop at a value of an enumeration that it
-// does not know. Bounds of text, numbers and lists are frozen both ways: a wider one would overflow a reader's column, a
-// narrower one would refuse a writer's record.
+// Within a major version only this may change: titles and descriptions, new optional properties, new values of an
+// enumeration. A reader must therefore skip properties that it does not know, and stop at a value of an enumeration that
+// it does not know. Bounds of text, numbers and lists are frozen both ways: a wider one would overflow a reader's column,
+// a narrower one would refuse a writer's record.
 func Compatible(old, next []byte) ([]Problem, error) {
 	var roots [2]*Field
 	for i, file := range [2][]byte{old, next} {

@@ -59,9 +59,10 @@ func newContract(entity string, major int, file []byte) (*Contract, error) {
 func (c *Contract) Topic() string { return Finance(c.Entity, c.Major) }
 
 // Check reports where doc breaks the schema: nil, or a *ContractError. It decides as a validator of JSON Schema 2020-12
-// with format assertion does, and is stricter in what the text itself may be: no property occurs twice, strings are valid UTF-8,
-// hold no unpaired surrogate and no U+0000 (PostgreSQL cannot store it), and an integer is written without point or
-// exponent and fits 64 bits. It does not allocate when doc has no escape sequences in keys, enumerations, dates or numbers.
+// with format assertion does, and is stricter in what the text itself may be: no property occurs twice, strings are valid
+// UTF-8, hold no unpaired surrogate and no U+0000 (PostgreSQL cannot store it), and an integer is written without point
+// or exponent and fits 64 bits. It does not allocate if doc keeps the contract and has no escape sequences in property
+// names, enumerations, dates or numbers.
 func (c *Contract) Check(doc []byte) error { return c.check(doc, false) }
 
 // CheckRules is Check and, in the same pass, the rules beyond the schema; see docs/finance.md for their words. Each has

@@ -40,15 +40,15 @@ const everyKind = `{"$schema":"https://json-schema.org/draft/2020-12/schema","$i
 	"properties":{"x/y":{"type":"boolean"},"p":{"type":"string","pattern":"^(a|b{2,3})+c?$"}}}}}}}`
 
 // validator is a general JSON Schema validator: what Check must agree with.
-func validator(t testing.TB, schema []byte) *jsonschema.Schema {
-	t.Helper()
+func validator(tb testing.TB, schema []byte) *jsonschema.Schema {
+	tb.Helper()
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	require.NoError(t, c.AddResource("urn:schema", doc))
+	require.NoError(tb, c.AddResource("urn:schema", doc))
 	s, err := c.Compile("urn:schema")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return s
 }
 
@@ -57,17 +57,17 @@ type pair struct {
 	schema   *jsonschema.Schema
 }
 
-func pairs(t testing.TB) []pair {
-	t.Helper()
+func pairs(tb testing.TB) []pair {
+	tb.Helper()
 	var ps []pair
 	for _, entity := range Entities() {
 		c, err := ContractFor(entity, 1)
-		require.NoError(t, err)
-		ps = append(ps, pair{c, validator(t, c.Schema)})
+		require.NoError(tb, err)
+		ps = append(ps, pair{c, validator(tb, c.Schema)})
 	}
 	c, err := newContract("test", 1, []byte(everyKind))
-	require.NoError(t, err)
-	return append(ps, pair{c, validator(t, c.Schema)})
+	require.NoError(tb, err)
+	return append(ps, pair{c, validator(tb, c.Schema)})
 }
 
 // agree holds Check against the general validator, allowing for where Check is documented to be stricter.

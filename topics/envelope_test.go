@@ -73,10 +73,11 @@ func TestDecodeEnvelope_NamesEveryProblem(t *testing.T) {
 // FuzzDecodeEnvelope: what is accepted is written back to the same envelope.
 func FuzzDecodeEnvelope(f *testing.F) {
 	e := sampleEnvelope()
-	flat := ""
+	var lines []string
 	for _, h := range e.Append(nil) {
-		flat += h.Key + "=" + string(h.Value) + "\n"
+		lines = append(lines, h.Key+"="+string(h.Value))
 	}
+	flat := strings.Join(lines, "\n") + "\n"
 	f.Add(flat)
 	f.Add(strings.Replace(flat, "2026-11-23T10:00:00.123456789Z", "0001-01-01T00:00:00,5+00:00", 1))
 	f.Add(flat + "ce_revision=7\nce_id=2\n")

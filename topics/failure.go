@@ -40,7 +40,8 @@ const (
 	HeaderResetGeneration   = "leat_reset_generation"
 	HeaderOutboxID          = "leat_outbox_id" // on the relay's dead letters only
 	HeaderSourceSystem      = "leat_source_system"
-	HeaderWriter            = "leat_writer" // on retry topics only: the session that wrote the record
+	HeaderWriter            = "leat_writer"        // on retry topics only: the session that wrote the record
+	HeaderValueOmitted      = "leat_value_omitted" // on the relay's dead letters only: bytes of the value that was left out
 )
 
 // Disposition says why a record came to a dead-letter topic or waits on a retry topic.

@@ -29,13 +29,13 @@ func TestTypesEqualContracts(t *testing.T) {
 func sameShape(t *testing.T, path string, s *Shape, typ reflect.Type) {
 	t.Helper()
 	var names []string
-	for i := range typ.NumField() {
-		name, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+	for field := range typ.Fields() {
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 		f := s.Field(name)
 		require.NotNil(t, f, "%s/%s is not in the contract", path, name)
 		require.Equal(t, !f.Required, options == "omitempty", "%s/%s: omitempty is for optional properties", path, name)
-		sameKind(t, path+"/"+name, f, typ.Field(i).Type)
+		sameKind(t, path+"/"+name, f, field.Type)
 	}
 	require.Len(t, s.Fields, len(names), "%s: the type has %v", path, names)
 	for i, f := range s.Fields {

@@ -96,11 +96,7 @@ func isRune(in *syntax.Inst) bool { return in.Op == syntax.InstRune || in.Op == 
 func accepts(prog *syntax.Prog, pcs []uint32) bool {
 	var end []uint32
 	for _, pc := range pcs {
-		if prog.Inst[pc].Op == syntax.InstEmptyWidth {
-			end = closure(prog, end, pc, syntax.EmptyEndText|syntax.EmptyEndLine)
-		} else if prog.Inst[pc].Op == syntax.InstMatch {
-			return true
-		}
+		end = closure(prog, end, pc, syntax.EmptyEndText|syntax.EmptyEndLine)
 	}
 	return slices.ContainsFunc(end, func(pc uint32) bool { return prog.Inst[pc].Op == syntax.InstMatch })
 }

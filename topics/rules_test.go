@@ -2,7 +2,7 @@ package topics
 
 import (
 	"errors"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,8 +58,7 @@ func TestContract_CheckRules(t *testing.T) {
 			c, err := ContractFor(tc.entity, 1)
 			require.NoError(t, err)
 			err = c.CheckRules([]byte(tc.doc))
-			var ce *ContractError
-			if errors.As(err, &ce) {
+			if ce, ok := errors.AsType[*ContractError](err); ok {
 				require.Equal(t, tc.want, ce.Problems)
 				return
 			}
@@ -78,7 +77,7 @@ func TestContract_CheckRulesFindsARepeatedLineAmongMany(t *testing.T) {
 		Total: Money{"0", "BRL"},
 	}
 	for i := range 100 {
-		inv.Lines = append(inv.Lines, InvoiceLine{ID: fmt.Sprint(i), Quantity: "1", UnitPrice: Money{"0", "BRL"}, Total: Money{"0", "BRL"}})
+		inv.Lines = append(inv.Lines, InvoiceLine{ID: strconv.Itoa(i), Quantity: "1", UnitPrice: Money{"0", "BRL"}, Total: Money{"0", "BRL"}})
 	}
 	require.NoError(t, c.CheckRules(mustMarshal(inv)))
 	inv.Lines[99].ID = "70"

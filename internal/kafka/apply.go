@@ -66,7 +66,7 @@ func apply(ctx context.Context, adm *kadm.Client, c Change) error {
 	case Create:
 		config := map[string]*string{}
 		for k, v := range c.Create.Config {
-			config[k] = kadm.StringPtr(v)
+			config[k] = new(v)
 		}
 		res, err := adm.CreateTopic(ctx, c.Create.Partitions, c.Create.Replication, config, c.Topic)
 		if errors.Is(err, kerr.TopicAlreadyExists) {

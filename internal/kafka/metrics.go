@@ -10,9 +10,9 @@ import (
 	"github.com/twmb/franz-go/plugin/kprom"
 )
 
-// metrics are kprom's, added up over all clients that one set of options makes. On its own kprom registers its metrics anew with
-// every client, which panics at the second one, and takes them away when any is closed: but the relay and the runner
-// replace their clients after a fatal error.
+// metrics are kprom's, added up over all clients that one set of options makes. On its own kprom registers its metrics
+// anew with every client, which panics at the second one, and takes them away when any is closed: but the relay and the
+// runner replace their clients after a fatal error.
 type metrics struct {
 	*kprom.Metrics
 	once sync.Once
@@ -37,13 +37,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			return float64(n)
 		}))
 	}
-	for _, err := range []error{
-		gauge("leat_kafka_buffered_produce_records", "Records that wait in clients to be produced.", (*kgo.Client).BufferedProduceRecords),
-		gauge("leat_kafka_buffered_fetch_records", "Fetched records that wait in clients to be polled.", (*kgo.Client).BufferedFetchRecords),
-	} {
-		if err != nil {
-			return nil, fmt.Errorf("registering kafka metrics (options are made once for a registerer): %w", err)
-		}
+	err := gauge("leat_kafka_buffered_produce_records", "Records that wait in clients to be produced.",
+		(*kgo.Client).BufferedProduceRecords)
+	if err == nil {
+		err = gauge("leat_kafka_buffered_fetch_records", "Fetched records that wait in clients to be polled.",
+			(*kgo.Client).BufferedFetchRecords)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("registering kafka metrics (options are made once for a registerer): %w", err)
 	}
 	return m, nil
 }

@@ -61,13 +61,13 @@ func (p Plan) Refused() []Change {
 	return refused
 }
 
-// ReadPlan compares the cluster that cl talks to with the catalogue. It changes nothing. Where the partition count of a topic
-// is to change, it reads the topic's retry topics, to see whether keys are parked; for that it makes a short-lived client with the options of
-// cl, which must not be in a consumer group or transactional.
+// ReadPlan compares the cluster that cl talks to with the catalogue. It changes nothing. Where the partition count of a
+// topic is to change, it reads the topic's retry topics, to see whether keys are parked; for that it makes a short-lived
+// client with the options of cl, which must not be in a consumer group or transactional.
 func ReadPlan(ctx context.Context, cl *kgo.Client, catalogue []topics.Topic) (Plan, error) {
 	adm := kadm.NewClient(cl)
-	// Asking for authorized operations makes kadm go to a broker: else it answers from a cache that may be seconds old, and a plan
-	// would miss what was changed just before.
+	// Asking for authorized operations makes kadm go to a broker: else it answers from a cache that may be seconds old,
+	// and a plan would miss what was changed just before.
 	details, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx))
 	if err != nil {
 		return Plan{}, fmt.Errorf("listing topics: %w", err)
@@ -195,7 +195,8 @@ func (r *planner) partitions(ctx context.Context, want topics.Topic, have int32)
 	refuse := func(note, remedy string) { c.Action, c.Note, c.Remedy = Refused, note, remedy }
 	switch {
 	case want.Name == topics.Cursors:
-		refuse("a source's cursor lives in a fixed partition", "leave the count; if the topic was made by hand, and no relay ever ran, delete it")
+		refuse("a source's cursor lives in a fixed partition",
+			"leave the count; if the topic was made by hand, and no relay ever ran, delete it")
 	case have > want.Partitions:
 		refuse("Kafka cannot take partitions away", "set partitions to at least "+c.From)
 	default:

@@ -3,6 +3,7 @@ package kafka
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -34,11 +35,8 @@ func (p Plan) summary() string {
 		s = fmt.Sprintf("%d to create, %d settings to change, %d to get more partitions, %d refused.\n",
 			n[Create], n[SetConfig], n[Partitions], n[Refused])
 	}
-	for i, name := range p.Unknown {
-		if i == 0 {
-			s += "Not in the catalogue, left alone:\n"
-		}
-		s += "  " + name + "\n"
+	if len(p.Unknown) > 0 {
+		s += "Not in the catalogue, left alone:\n  " + strings.Join(p.Unknown, "\n  ") + "\n"
 	}
 	return s
 }
