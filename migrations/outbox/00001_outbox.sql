@@ -74,16 +74,19 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
 $$;
 -- +goose StatementEnd
 
--- Writes one event in the caller's transaction, with the caller's rights.
+-- Writes one event in the caller's transaction, with the caller's rights. No RETURNING: it needs the right to read, and a writer may
+-- only insert.
 -- +goose StatementBegin
 create function leat.emit(
   tenant text, entity text, key text, operation text, payload jsonb default null,
   headers jsonb default '{}', schema_version text default '1', event_id uuid default null) returns uuid
 language sql volatile as $$
-  insert into leat.outbox (event_id, tenant, entity, key, operation, payload, headers, schema_version)
-  values (coalesce(emit.event_id, leat.uuid_v7()), emit.tenant, emit.entity, emit.key, emit.operation,
-          convert_to(emit.payload::text, 'UTF8'), emit.headers, emit.schema_version)
-  returning outbox.event_id
+  with e as materialized (select coalesce(emit.event_id, leat.uuid_v7()) as id),
+  written as (
+    insert into leat.outbox (event_id, tenant, entity, key, operation, payload, headers, schema_version)
+    select e.id, emit.tenant, emit.entity, emit.key, emit.operation,
+           convert_to(emit.payload::text, 'UTF8'), emit.headers, emit.schema_version from e)
+  select e.id from e
 $$;
 -- +goose StatementEnd
 
