@@ -74,26 +74,42 @@ func (e *Envelope) Entity() string {
 
 // Append adds e's headers to hs. It does not validate; what DecodeEnvelope accepts, it writes back unchanged.
 func (e *Envelope) Append(hs []Header) []Header {
-	add := func(k, v string) {
-		if v != "" {
-			hs = append(hs, Header{k, []byte(v)})
+	// All values share one allocation: this runs for every record. Should append move buf, what was cut from it stays.
+	buf := make([]byte, 0, 160+len(e.ID)+len(e.System)+len(e.Kind)+len(e.Subject)+len(e.DataSchema)+len(e.ContentType)+
+		len(e.Tenant)+len(e.TraceParent))
+	from := 0
+	add := func(k string) {
+		if len(buf) > from {
+			hs = append(hs, Header{k, buf[from:len(buf):len(buf)]})
+			from = len(buf)
 		}
 	}
-	add(HeaderSpecVersion, "1.0")
-	add(HeaderID, e.ID)
-	add(HeaderSource, "/"+e.System)
-	add(HeaderType, e.Kind+"."+string(e.Operation))
-	add(HeaderSubject, e.Subject)
-	add(HeaderTime, e.Time.UTC().Format(time.RFC3339Nano))
-	add(HeaderSequence, strconv.FormatInt(e.Sequence, 10))
-	add(HeaderEpoch, strconv.FormatInt(e.Epoch, 10))
-	if e.Revision != 0 {
-		add(HeaderRevision, strconv.FormatInt(e.Revision, 10))
+	text := func(k, v string) {
+		buf = append(buf, v...)
+		add(k)
 	}
-	add(HeaderDataSchema, e.DataSchema)
-	add(HeaderContentType, e.ContentType)
-	add(HeaderTenant, e.Tenant)
-	add(HeaderTraceParent, e.TraceParent)
+	number := func(k string, n int64) {
+		buf = strconv.AppendInt(buf, n, 10)
+		add(k)
+	}
+	text(HeaderSpecVersion, "1.0")
+	text(HeaderID, e.ID)
+	buf = append(buf, '/')
+	text(HeaderSource, e.System)
+	buf = append(append(buf, e.Kind...), '.')
+	text(HeaderType, string(e.Operation))
+	text(HeaderSubject, e.Subject)
+	buf = e.Time.UTC().AppendFormat(buf, time.RFC3339Nano)
+	add(HeaderTime)
+	number(HeaderSequence, e.Sequence)
+	number(HeaderEpoch, e.Epoch)
+	if e.Revision != 0 {
+		number(HeaderRevision, e.Revision)
+	}
+	text(HeaderDataSchema, e.DataSchema)
+	text(HeaderContentType, e.ContentType)
+	text(HeaderTenant, e.Tenant)
+	text(HeaderTraceParent, e.TraceParent)
 	return hs
 }
 

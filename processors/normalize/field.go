@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"time"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -244,10 +243,15 @@ func (f *field) day(v value, dst []byte) ([]byte, error) {
 	if err != nil {
 		return dst, f.misfit(v, err.Error())
 	}
-	dst = append(dst, '"')
-	dst = t.AppendFormat(dst, time.DateOnly)
-	return append(dst, '"'), nil
+	y, m, d := t.Date()
+	if y < 1900 || y > 2199 {
+		return dst, f.misfit(v, "a date of the years 1900 to 2199")
+	}
+	return append(dst, '"', digit(y/1000), digit(y/100), digit(y/10), digit(y), '-', digit(int(m)/10), digit(int(m)), '-',
+		digit(d/10), digit(d), '"'), nil
 }
+
+func digit(n int) byte { return byte('0' + n%10) }
 
 func (f *field) emitMoney(r *run, at uint32, dst []byte) ([]byte, bool, error) {
 	amount, err := f.from.get(r, at)
