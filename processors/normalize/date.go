@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // zones of mappings work in an image without zone files
 )
 
 // dateRule reads a date or an instant and gives the business date.

@@ -102,7 +102,7 @@ func (s *Set) handle(r *run, w *writer, in *processors.Message) processors.Resul
 			return processors.Result{Outcome: Filtered, Detail: m.where[i].reason}
 		}
 	}
-	return m.upsert(r, w)
+	return m.upsert(r, w, in)
 }
 
 func permanent(code string, err error) processors.Result {
@@ -123,13 +123,21 @@ func (m *mapping) belongs(env *topics.Envelope, key []byte) error {
 		return fmt.Errorf("header %s or %s: found %s of system %s, want %s of system %s", topics.HeaderType,
 			topics.HeaderSource, bounded(env.Kind), bounded(env.System), topics.SourceKind(m.entity), m.system)
 	}
-	if want := topics.Key(env.Tenant, env.System, env.Subject); !bytes.Equal(key, want) {
+	if !isKey(key, env) {
+		want := topics.Key(env.Tenant, env.System, env.Subject)
 		return fmt.Errorf("key: found %s, want %s as the headers say", quote(key), quote(want))
 	}
 	return nil
 }
 
-func (m *mapping) upsert(r *run, w *writer) processors.Result {
+// isKey is bytes.Equal(key, topics.Key(…)) without making the latter.
+func isKey(key []byte, env *topics.Envelope) bool {
+	t, s := len(env.Tenant), len(env.System)
+	return len(key) == t+s+len(env.Subject)+2 && string(key[:t]) == env.Tenant && key[t] == '/' &&
+		string(key[t+1:t+1+s]) == env.System && key[t+1+s] == '/' && string(key[t+s+2:]) == env.Subject
+}
+
+func (m *mapping) upsert(r *run, w *writer, in *processors.Message) processors.Result {
 	var outputs []processors.Message
 	for i, o := range m.outputs {
 		if o.when != nil {
@@ -145,7 +153,7 @@ func (m *mapping) upsert(r *run, w *writer) processors.Result {
 		if err != nil {
 			return r.failed(within("source_id", err))
 		}
-		msg := o.message(r, i, id)
+		msg := o.message(r, in, i, id)
 		if twice(outputs, &msg) {
 			return permanent(codeMapping, fmt.Errorf("outputs[%d]: a second %s with source_id %s; give one of them another", i,
 				o.contract.Entity, quote([]byte(id))))
@@ -197,7 +205,7 @@ func (m *mapping) remove(r *run, in *processors.Message) processors.Result {
 		if err != nil {
 			return r.failed(within(fmt.Sprintf("outputs[%d].source_id", i), err))
 		}
-		if msg := o.message(r, i, id); !twice(outputs, &msg) {
+		if msg := o.message(r, in, i, id); !twice(outputs, &msg) {
 			outputs = append(outputs, msg)
 		}
 	}
@@ -229,16 +237,20 @@ func (o *output) id(r *run) (string, error) {
 }
 
 // message is the output without its value.
-func (o *output) message(r *run, index int, id string) processors.Message {
+func (o *output) message(r *run, in *processors.Message, index int, id string) processors.Message {
 	env := r.env
 	env.ID = topics.OutputID(r.env.ID, index)
 	env.Kind, env.Subject, env.Revision = o.topic, id, 0
 	env.DataSchema = o.contract.Entity + ".v1"
 	env.ContentType = "application/json"
+	key := in.Key
+	if id != r.env.Subject {
+		key = topics.Key(env.Tenant, env.System, id)
+	}
 	return processors.Message{
 		Topic:   o.topic,
 		Time:    env.Time,
-		Key:     topics.Key(env.Tenant, env.System, id),
+		Key:     key,
 		Headers: env.Append(make([]topics.Header, 0, 14)),
 	}
 }
