@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +43,7 @@ func sharedServer(tb testing.TB, kind string) server {
 	owner := owner()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("leat-testenv-%d-%d-%s", os.Getuid(), owner.PID, owner.Started))
 	require.NoError(tb, os.MkdirAll(dir, 0o700))
-	unlock, err := devstack.LockFile(filepath.Join(dir, "lock"))
+	unlock, err := devstack.LockFile(filepath.Join(dir, kind+".lock"))
 	require.NoError(tb, err)
 	defer unlock()
 
@@ -64,13 +65,9 @@ func sharedServer(tb testing.TB, kind string) server {
 
 // startKeeper starts the keeper of a kind of server and waits for its report. The keeper outlives this process.
 func startKeeper(dir, kind string, owner process) (s server, err error) {
-	program := filepath.Join(dir, "keeper")
-	if _, err := os.Stat(program); err != nil {
-		build := exec.CommandContext(context.Background(), "go", append([]string{"build", "-o", program}, raceFlag()...)...)
-		build.Args = append(build.Args, keeperPath)
-		if out, err := build.CombinedOutput(); err != nil {
-			return s, fmt.Errorf("building the keeper of test servers: %w: %s", err, out)
-		}
+	program, err := buildKeeper(dir)
+	if err != nil {
+		return s, err
 	}
 	logFile, err := os.Create(filepath.Join(dir, kind+".log"))
 	if err != nil {
@@ -98,6 +95,23 @@ func startKeeper(dir, kind string, owner process) (s server, err error) {
 	}
 	s.Keeper = processOf(cmd.Process.Pid)
 	return s, cmd.Process.Release()
+}
+
+func buildKeeper(dir string) (program string, err error) {
+	program = filepath.Join(dir, "keeper")
+	unlock, err := devstack.LockFile(program + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	args := slices.Concat([]string{"build", "-o", program}, raceFlag(), []string{keeperPath})
+	if out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the keeper of test servers: %w: %s", err, out)
+	}
+	return program, nil
 }
 
 // raceFlag builds the keeper as this test was built: its packages are then in the build cache already.
