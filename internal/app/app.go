@@ -6,6 +6,7 @@ package app
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -97,3 +98,13 @@ func registerBuildInfo(reg prometheus.Registerer, version string) {
 	g.Set(1)
 	reg.MustRegister(g)
 }
+
+// quiet lets only warnings and errors through: the Kafka client tells of every transaction at level info.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -19,6 +20,10 @@ func (a *App) makeKafkaOptions() ([]kgo.Opt, error) {
 		return nil, err
 	}
 	k := a.cfg.Kafka
+	log := a.log.With("part", "kafka")
+	if !log.Enabled(context.Background(), slog.LevelDebug) {
+		log = slog.New(quiet{log.Handler()})
+	}
 	return kafka.Options(kafka.Config{
 		Brokers: k.Brokers, ClientID: k.ClientID,
 		TLS: kafka.TLS{
@@ -26,7 +31,7 @@ func (a *App) makeKafkaOptions() ([]kgo.Opt, error) {
 			ServerName: k.TLS.ServerName, Insecure: k.TLS.Insecure,
 		},
 		SASL: kafka.SASL{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password.Reveal()},
-	}, a.log.With("part", "kafka"), a.reg)
+	}, log, a.reg)
 }
 
 // withKafka calls do with a client for administration.

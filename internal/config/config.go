@@ -83,7 +83,7 @@ type Control struct {
 
 // Relay configures the relay stage.
 type Relay struct {
-	Group string `yaml:"group"` // the consumer group that spreads sources over relays; default relay
+	Group string `yaml:"group"` // the consumer group that spreads sources over relays; default leat-relay
 }
 
 // Normalize configures the normalize stage.

@@ -75,7 +75,7 @@ func (c *Config) setDefaults() {
 		s.Retention = cmp.Or(s.Retention, 90*24*time.Hour)
 		s.OutboxRetention = cmp.Or(s.OutboxRetention, 7*24*time.Hour)
 	}
-	c.Relay.Group = cmp.Or(c.Relay.Group, "relay")
+	c.Relay.Group = cmp.Or(c.Relay.Group, "leat-relay")
 	c.Normalize.Mappings = cmp.Or(c.Normalize.Mappings, "mappings")
 	c.Normalize.Group = cmp.Or(c.Normalize.Group, "normalize")
 	c.Publish.Group = cmp.Or(c.Publish.Group, "reporting")
