@@ -93,7 +93,15 @@ func (r *Runner) newSession() (*session, error) {
 
 // connect verifies the topics and joins the group.
 func (s *session) connect(ctx context.Context) error {
-	if err := s.verify(ctx); err != nil {
+	err := s.verify(ctx)
+	for range 20 { // a topic just made is not known to every broker at once
+		if !errors.Is(err, errTopics) || ctx.Err() != nil {
+			break
+		}
+		sleep(ctx, 250*time.Millisecond)
+		err = s.verify(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	sess, err := kgo.NewGroupTransactSession(s.r.cfg.clientOptions(s)...)

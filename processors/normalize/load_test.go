@@ -108,14 +108,3 @@ func TestLoad_RefusesTwoFilesForOneEntity(t *testing.T) {
 	require.ErrorContains(t, err, "no mappings")
 	require.NotErrorAs(t, err, new(*normalize.LoadError))
 }
-
-func FuzzLoad(f *testing.F) {
-	f.Add(benchMapping)
-	f.Add("source: {system: s, entity: e}\noutputs: [{to: payment, fields: {amount: {amount: a, scale: 2}}}]")
-	f.Fuzz(func(t *testing.T, file string) {
-		set, err := normalize.Load(fstest.MapFS{"m.yaml": {Data: []byte(file)}})
-		if err == nil && len(set.Inputs()) != 1 {
-			t.Fatal("loaded, but reads nothing")
-		}
-	})
-}

@@ -30,11 +30,9 @@ func Load(fsys fs.FS) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	contracts := map[string]*topics.Contract{}
-	for _, entity := range topics.Entities() {
-		if contracts[entity], err = topics.ContractFor(entity, 1); err != nil {
-			return nil, err
-		}
+	contracts, err := contracts()
+	if err != nil {
+		return nil, err
 	}
 	set := &Set{byTopic: map[string]*mapping{}}
 	var all []Problem
@@ -61,6 +59,18 @@ func Load(fsys fs.FS) (*Set, error) {
 		return nil, errors.New("no mappings: the folder holds no .yaml file")
 	}
 	return set, nil
+}
+
+func contracts() (map[string]*topics.Contract, error) {
+	all := map[string]*topics.Contract{}
+	for _, entity := range topics.Entities() {
+		c, err := topics.ContractFor(entity, 1)
+		if err != nil {
+			return nil, err
+		}
+		all[entity] = c
+	}
+	return all, nil
 }
 
 func (s *Set) add(p *problems, m *mapping) {

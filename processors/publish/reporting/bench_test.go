@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/leat-io/leat/processors"
+	"github.com/leat-io/leat/processors/publish/reporting"
 )
 
 const benchBatch = 1000
@@ -38,14 +39,18 @@ func (b *bundle) benchBatches(n, partitions int, sequence int64, status string) 
 	return parts
 }
 
-func publish(tb testing.TB, parts [][][]processors.Message, outcome string, handle func(context.Context, []processors.Message) []processors.Result) {
+// publish hands the batches of each partition to handle, the partitions side by side.
+func publish(b *testing.B, parts [][][]processors.Message, outcome string,
+	handle func(context.Context, []processors.Message) []processors.Result,
+) {
+	b.Helper()
 	var wg sync.WaitGroup
 	for _, batches := range parts {
 		wg.Go(func() {
 			for _, batch := range batches {
-				for _, r := range handle(tb.Context(), batch) {
+				for _, r := range handle(b.Context(), batch) {
 					if r.Err != nil || r.Outcome != outcome {
-						tb.Errorf("outcome %q, want %q: %v", r.Outcome, outcome, r.Err)
+						b.Errorf("outcome %q, want %q: %v", r.Outcome, outcome, r.Err)
 						return
 					}
 				}
@@ -83,12 +88,10 @@ func BenchmarkHandler(b *testing.B) {
 					case "replay":
 						outcome = "unchanged"
 					}
-					cpu0 = goCPU()
-					pg0 = pgCPU(b, s)
+					b.ReportAllocs()
 					b.ResetTimer()
 					publish(b, parts, outcome, s.handler.Handle)
 					b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "invoices/s")
-					cpuReport(b, s)
 				})
 			}
 		})
@@ -99,5 +102,35 @@ func BenchmarkHandler(b *testing.B) {
 func changeLines(batch []processors.Message) {
 	for i := range batch {
 		batch[i].Value = bytes.ReplaceAll(batch[i].Value, []byte("line of"), []byte("item at"))
+	}
+}
+
+// BenchmarkBareUpsert writes the same rows without contract, guard and link rows: what is left is the price of the tables.
+func BenchmarkBareUpsert(b *testing.B) {
+	for _, partitions := range []int{1, 2} {
+		for _, pass := range []string{"insert", "update"} {
+			b.Run(fmt.Sprintf("partitions=%d/%s", partitions, pass), func(b *testing.B) {
+				s := setup(b)
+				bare := func(ctx context.Context, batch []processors.Message) []processors.Result {
+					results := make([]processors.Result, len(batch))
+					if err := reporting.BareUpsert(ctx, s.db, batch); err != nil {
+						b.Error(err)
+					}
+					return results
+				}
+				parts := s.benchBatches(b.N, partitions, 1, "open")
+				if pass == "update" {
+					publish(b, parts, "", bare)
+					for _, batches := range parts {
+						for _, batch := range batches {
+							changeLines(batch)
+						}
+					}
+				}
+				b.ResetTimer()
+				publish(b, parts, "", bare)
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "invoices/s")
+			})
+		}
 	}
 }

@@ -33,8 +33,8 @@ type Config struct {
 	// Publication names this set of tables in the link rows. Changing it makes the publisher forget what it has applied,
 	// so that everything is applied again. One database holds the tables of one publication. Default "reporting".
 	Publication string
-	// StatementTimeout bounds each statement, in the database; a transaction may take twice as long, after which its
-	// connection is given up. When it strikes, the target counts as down. Default 30 s.
+	// StatementTimeout bounds each statement, in the database; a transaction that takes over twice as long and 10 s loses its
+	// connection. When it strikes, the target counts as down. Default 30 s.
 	StatementTimeout time.Duration
 }
 

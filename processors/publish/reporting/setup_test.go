@@ -3,7 +3,6 @@ package reporting_test
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,9 +11,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/migrations"
 	"github.com/leat-io/leat/processors"
 	"github.com/leat-io/leat/processors/publish/reporting"
 	"github.com/leat-io/leat/topics"
@@ -27,25 +28,24 @@ type bundle struct {
 	offset  int64
 }
 
-func setup(t testing.TB) *bundle {
-	t.Helper()
-	url := testenv.Postgres(t)
-	db, err := pgxpool.New(t.Context(), url)
-	require.NoError(t, err)
-	t.Cleanup(db.Close)
-	migrate(t, db)
+func setup(tb testing.TB) *bundle {
+	tb.Helper()
+	url := testenv.Postgres(tb)
+	db, err := pgxpool.New(tb.Context(), url)
+	require.NoError(tb, err)
+	tb.Cleanup(db.Close)
+	migrate(tb, db)
 	h, err := reporting.New(db, reporting.Config{})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return &bundle{db: db, url: url, handler: h}
 }
 
-func migrate(t testing.TB, db *pgxpool.Pool) {
-	t.Helper()
-	file, err := os.ReadFile("../../../migrations/reporting/00001_reporting.sql")
-	require.NoError(t, err)
-	up, _, _ := strings.Cut(string(file), "-- +goose Down")
-	_, err = db.Exec(t.Context(), up)
-	require.NoError(t, err)
+func migrate(tb testing.TB, db *pgxpool.Pool) {
+	tb.Helper()
+	conn := stdlib.OpenDBFromPool(db)
+	defer conn.Close()
+	_, err := migrations.Up(tb.Context(), conn, migrations.Reporting)
+	require.NoError(tb, err)
 }
 
 // change is one message in the making.
@@ -85,7 +85,7 @@ func (b *bundle) handle(ctx context.Context, changes ...change) []processors.Res
 }
 
 // outcomes are those of changes handled in one batch, an error as its class and code.
-func (b *bundle) outcomes(t testing.TB, changes ...change) []string {
+func (b *bundle) outcomes(t *testing.T, changes ...change) []string {
 	t.Helper()
 	return said(b.handle(t.Context(), changes...))
 }
@@ -100,7 +100,7 @@ func said(results []processors.Result) []string {
 	return out
 }
 
-func (b *bundle) query(t testing.TB, sql string, args ...any) string {
+func (b *bundle) query(t *testing.T, sql string, args ...any) string {
 	t.Helper()
 	rows, err := b.db.Query(t.Context(), sql, args...)
 	require.NoError(t, err)

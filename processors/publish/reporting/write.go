@@ -15,6 +15,9 @@ import (
 // inPlace is how often a transaction that lost to a concurrent one is tried again before the records are parked.
 const inPlace = 4
 
+// grace is what a transaction may take beyond its statements: connecting, and the way there and back.
+const grace = 10 * time.Second
+
 // write applies records of one entity, sorted by key and each key once, and sets their results. When the database refuses
 // the data itself, the batch is halved until the culprit stands alone: k culprits among n cost about 2k log2 n transactions.
 func (h *handler) write(ctx context.Context, e *entity, records []*record) (down bool) {
@@ -71,7 +74,7 @@ const settingsSQL = `select set_config('statement_timeout', $1, true), set_confi
 // each statement sees what was committed before it began, so only a statement that begins after the guard's locks are held
 // sees the lines that a concurrent publisher wrote while we waited for them.
 func (h *handler) transact(ctx context.Context, e *entity, records []*record) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*h.timeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*h.timeout+grace)
 	defer cancel()
 	tx, err := h.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
