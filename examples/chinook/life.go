@@ -102,7 +102,7 @@ func (l *life) step(ctx context.Context) (string, error) {
 		return "new customer", l.newCustomer(ctx, pick(l.rand, countries()))
 	case roll < 8:
 		return "customer correction", l.correctCustomer(ctx)
-	case roll < 11:
+	case roll < 10:
 		return l.breakSomething(ctx)
 	case roll < 50 && len(l.open) > 0:
 		return "payment", gone(l.pay(ctx))

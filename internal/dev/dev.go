@@ -68,9 +68,6 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 // live runs until ctx ends: the shop stops first, then relay, stages and HTTP, and the summary last.
 func (r *rehearsal) live(ctx context.Context) error {
 	summary := newSummary(r)
-	if err := summary.hello(); err != nil {
-		return err
-	}
 	return r.app.RunAll(ctx,
 		[]app.Part{{Name: "sample shop", Run: r.loadAndLive}},
 		[]app.Part{{Name: "dead letters", Run: r.watchDeadLetters(summary.deadLetter)}, {Name: "summary", Run: summary.run}})

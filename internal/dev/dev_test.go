@@ -1,9 +1,11 @@
 package dev_test
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,3 +49,48 @@ func TestOnce_TheBooksAgreeWithTheShop(t *testing.T) {
 
 // noEnv keeps the servers of the developer's environment out.
 func noEnv(string) string { return "" }
+
+func TestRun_LivesAndShowsIt(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &lines{enough: func(seen string) bool {
+		return strings.Contains(seen, "dead letter: chinook-music/chinook/") && strings.Contains(seen, "published")
+	}, then: cancel}
+	report, err := dev.Run(ctx, dev.Options{
+		Rate: 100, Listen: "127.0.0.1:0", Duration: 2 * time.Minute, App: app.Options{Getenv: noEnv}, Stdout: out,
+	})
+	require.NoError(t, err)
+	require.Nil(t, report)
+	seen := out.String()
+	require.Contains(t, seen, "psql 'postgres://")
+	require.Contains(t, seen, "kafka-console-consumer.sh --bootstrap-server 127.0.0.1:")
+	require.Regexp(t, `Metrics   http://127\.0\.0\.1:[1-9]`, seen)
+	require.Contains(t, seen, "First invoices in the reporting tables")
+	require.Regexp(t, `outbox \d+ · relayed \d+ · normalized \d+ · published \d+`, seen)
+	require.NotContains(t, seen, "\x1b", "no terminal, no escape sequences")
+}
+
+// lines collects output until there is enough of it.
+type lines struct {
+	mu     sync.Mutex
+	text   strings.Builder
+	enough func(seen string) bool
+	then   func()
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(p)
+	if l.enough(l.text.String()) {
+		l.then()
+	}
+	return len(p), nil
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

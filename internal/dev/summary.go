@@ -58,13 +58,16 @@ Try, in another terminal:
 
 Ctrl-C ends it.
 
-`, brokers, v.kafkaOrigin(), v.postgres.Origin(), s.r.cfg.HTTP.Listen, shown(v.reporting), shown(v.source),
+`, brokers, v.kafkaOrigin(), v.postgres.Origin(), s.r.cfg.HTTP.Listen, v.shown(v.reporting), v.shown(v.source),
 		brokers, topic, brokers, topics.DLQ(topics.Source(chinook.System, chinook.Invoice), s.r.cfg.Normalize.Group))
 	return err
 }
 
-// shown is a URL without its password.
-func shown(raw string) string {
+// shown is a database URL to connect with; without its password, unless the server is of this run only.
+func (s *servers) shown(raw string) string {
+	if s.postgres.PID() != 0 {
+		return raw
+	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "postgres://…"
@@ -98,6 +101,9 @@ func (r *rehearsal) state(ctx context.Context) (st state, err error) {
 
 // run shows the state until ctx ends, and once more then.
 func (s *summary) run(ctx context.Context) error {
+	if err := s.hello(); err != nil {
+		return err
+	}
 	every := 5 * time.Second
 	if s.tty {
 		every = time.Second

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/leat-io/leat/internal/app"
+)
+
+func migrateCommand(e *env) *cobra.Command {
+	const kinds = `
+
+There are three schemas: outbox (leat, in the database of each source), control (leat_control, Leat's own) and reporting
+(reporting, a target). Without names, all that the configuration has an address for. --source: only the outbox of one source.`
+	sub := func(use, short, long string) *cobra.Command {
+		c := &cobra.Command{
+			Use: use + " [outbox|control|reporting]...", Short: short, Long: long + kinds,
+			Example:   "  leat migrate " + use + "\n  leat migrate " + use + " outbox --source chinook",
+			ValidArgs: []string{"outbox", "control", "reporting"},
+			Args:      positional(cobra.OnlyValidArgs),
+		}
+		o := outputFlag(c)
+		source := c.Flags().String("source", "", "only the outbox of this source")
+		yes := new(bool)
+		if use == "down" {
+			yes = c.Flags().Bool("yes", false, "really remove the newest migration and the data it holds")
+		}
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if use == "down" {
+				if err := required(c, "yes"); err != nil {
+					return err
+				}
+			}
+			_ = yes
+			a, err := e.load()
+			if err != nil {
+				return err
+			}
+			report, err := a.Migrate(c.Context(), app.MigrateOptions{Action: use, Schemas: args, Source: *source})
+			if err != nil {
+				return err
+			}
+			return e.print(*o, report)
+		}
+		return c
+	}
+	return group(&cobra.Command{
+		Use:   "migrate",
+		Short: "Make, show or undo the database schemas: up, status, down",
+		Long: `Migrations are part of the program. They run under a lock, so several processes may start them at once; each schema keeps
+its own version in the table schema_version.` + kinds,
+		Example: "  leat migrate up\n  leat migrate status -o json\n  leat migrate down reporting --yes",
+	},
+		sub("up", "Bring schemas to the newest version", "Applies what is missing; what is there already is left alone."),
+		sub("status", "Show the version of each schema", "Changes nothing."),
+		sub("down", "Undo the newest migration", "Undoes one migration of each schema named, with the data it holds."),
+	)
+}
+
+func topicsCommand(e *env) *cobra.Command {
+	plan := &cobra.Command{
+		Use:   "plan",
+		Short: "Show how the cluster's topics differ from what they should be",
+		Long: `Compares the catalogue (source topics of every source, finance topics, retry and dead-letter topics of the consumer groups,
+the relay's own) with the cluster, and shows what apply would do. Changes nothing. Needs kafka.brokers and sources.`,
+		Example: "  leat topics plan\n  leat topics plan -o json",
+		Args:    noArgs(),
+	}
+	planOut := outputFlag(plan)
+	plan.RunE = func(c *cobra.Command, _ []string) error {
+		a, err := e.load()
+		if err != nil {
+			return err
+		}
+		report, err := a.TopicsPlan(c.Context())
+		if err != nil {
+			return err
+		}
+		return e.print(*planOut, report)
+	}
+	apply := &cobra.Command{
+		Use:   "apply",
+		Short: "Make the topics what they should be",
+		Long: `Makes missing topics and corrects settings. Nothing is ever deleted, and partitions are never added to a topic whose
+keys are parked. What it refuses, it says. Needs kafka.brokers and sources.`,
+		Example: "  leat topics apply",
+		Args:    noArgs(),
+	}
+	applyOut := outputFlag(apply)
+	apply.RunE = func(c *cobra.Command, _ []string) error {
+		a, err := e.load()
+		if err != nil {
+			return err
+		}
+		report, err := a.TopicsApply(c.Context())
+		if err != nil {
+			return err
+		}
+		return e.print(*applyOut, report)
+	}
+	return group(&cobra.Command{
+		Use:     "topics",
+		Short:   "Compare the topics with the catalogue, and make them so: plan, apply",
+		Long:    `Every topic that Leat uses, with its partitions, retention and cleanup policy, stands in one catalogue.`,
+		Example: "  leat topics plan\n  leat topics apply",
+	}, plan, apply)
+}
