@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leat-io/leat/topics"
+)
+
+// keys is how many invoices the records are changes of.
+const keys = 50_000
+
+// fillOutbox writes n rows of about 500 bytes of payload, in transactions of one row each, on the server: the shape of a backlog
+// that many small business transactions leave. A procedure can commit between them.
+const fillOutbox = `
+create procedure fill(n int, first int, step int) language plpgsql as $$
+begin
+  for i in 0 .. n - 1 loop
+    if i % step = first then
+      insert into leat.outbox (event_id, tenant, entity, key, operation, payload)
+      values (gen_random_uuid(), 'acme', 'invoice', 'invoice-' || i % 50000, 'upsert', convert_to(format(
+        '{"invoice_id": %s, "customer_id": %s, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": "31.50", "billing_country": "Brazil", "lines": [{"invoice_line_id": 1, "invoice_id": %s, "track_id": 2, "unit_price": "10.50", "quantity": 1}, {"invoice_line_id": 2, "invoice_id": %s, "track_id": 4, "unit_price": "10.50", "quantity": 2}], "memo": "%s"}',
+        i % 50000, i % 59, i, i, md5(i::text) || md5((i + 1)::text) || md5((i + 2)::text)), 'UTF8'));
+      commit;
+    end if;
+  end loop;
+end
+$$`
+
+func (r *rig) fillOutbox(ctx context.Context, n int) error {
+	if _, err := r.source.Exec(ctx, fillOutbox); err != nil {
+		return err
+	}
+	const writers = 2
+	errs := make(chan error, writers)
+	for w := range writers {
+		go func() {
+			conn, err := r.source.Acquire(ctx)
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer conn.Release()
+			if _, err = conn.Exec(ctx, "set synchronous_commit = off"); err == nil {
+				_, err = conn.Exec(ctx, "call fill($1, $2, $3)", n, w, writers)
+			}
+			errs <- err
+		}()
+	}
+	for range writers {
+		if err := <-errs; err != nil {
+			return err
+		}
+	}
+	_, err := r.source.Exec(ctx, "vacuum analyze leat.outbox")
+	return err
+}
+
+// sourceRecord is what the relay makes of a row.
+func (r *rig) sourceRecord(i int) *kgo.Record {
+	id := i % keys
+	value := fmt.Appendf(nil, `{"invoice_id": %d, "customer_id": %d, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": "31.50", "billing_country": "Brazil", "lines": [{"invoice_line_id": 1, "invoice_id": %d, "track_id": 2, "unit_price": "10.50", "quantity": 1}, {"invoice_line_id": 2, "invoice_id": %d, "track_id": 4, "unit_price": "10.50", "quantity": 2}], "memo": "%096x"}`,
+		id, i%59, i, i, i)
+	return r.record(topics.Source(r.system, "invoice"), topics.SourceKind("invoice"), i, value)
+}
+
+// financeRecord is what normalize makes of it: its payload is what the contract asks for.
+func (r *rig) financeRecord(i int) *kgo.Record {
+	id := "invoice-" + strconv.Itoa(i%keys)
+	money := func(cents int) string {
+		return fmt.Sprintf(`{"amount":"%d.%02d","currency":"USD"}`, cents/100, cents%100)
+	}
+	value := fmt.Appendf(nil, `{"tenant":"acme","system":"%s","source_id":"%s","type":"invoice","number":"%d","contact_id":"%d","issue_date":"2026-11-23","currency":"USD","status":"open","lines":[{"id":"1","item":"2","quantity":"1","unit_price":%s,"total":%s},{"id":"2","item":"4","quantity":"2","unit_price":%s,"total":%s}],"subtotal":%s,"total":%s}`,
+		r.system, id, i, i%59, money(1050), money(1050), money(1050), money(2100), money(3150), money(3150))
+	return r.record(r.financeInvoices, topics.FinanceKind("invoice", 1), i, value)
+}
+
+func (r *rig) record(topic, kind string, i int, value []byte) *kgo.Record {
+	subject := "invoice-" + strconv.Itoa(i%keys)
+	e := topics.Envelope{
+		ID: uuid.NewString(), Tenant: "acme", System: r.system, Kind: kind, Operation: topics.Upsert, Subject: subject, Time: time.Now(),
+		Sequence: int64(i + 1), Epoch: 1, DataSchema: "1", ContentType: "application/json",
+	}
+	rec := &kgo.Record{Topic: topic, Key: topics.Key("acme", r.system, subject), Value: value}
+	for _, h := range e.Append(nil) {
+		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+	}
+	return rec
+}
+
+// produce writes n records, made by record, without transactions.
+func (b *bench) produce(ctx context.Context, n int, record func(int) *kgo.Record) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	promise := kgo.AbortingFirstErrPromise(cl)
+	for i := range n {
+		cl.Produce(ctx, record(i), promise.Promise())
+	}
+	if err := cl.Flush(ctx); err != nil {
+		return err
+	}
+	return promise.Err()
+}
+
+// span is the time from the first to the last record of a topic that a read_committed consumer sees, until it has seen n.
+func (b *bench) span(ctx context.Context, topic string, n int) (time.Duration, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	var first, last time.Time
+	for seen := 0; seen < n; {
+		fetches := cl.PollRecords(ctx, -1)
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if got := fetches.NumRecords(); got > 0 {
+			seen += got
+			last = time.Now()
+			if first.IsZero() {
+				first = last
+			}
+		}
+	}
+	return last.Sub(first), nil
+}

@@ -1,0 +1,245 @@
+package integration_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leat-io/leat/outbox"
+	"github.com/leat-io/leat/topics"
+)
+
+// ledger knows every event that was committed to an outbox, and what the books must say in the end.
+type ledger struct {
+	mu     sync.Mutex
+	events map[string]string // event id → invoice id
+	latest map[string]state  // invoice id → state
+}
+
+type state struct {
+	version int   // grows with each change of the invoice
+	cents   int64 // total
+}
+
+func newLedger() *ledger { return &ledger{events: map[string]string{}, latest: map[string]state{}} }
+
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.events)
+}
+
+// write commits n changes of invoices from several concurrent writers, each in a transaction of its own that locks the invoice
+// before it writes the event, and now and then rolls back or begins with an early transaction id. It returns when all
+// are committed or ctx ends.
+func (l *ledger) write(ctx context.Context, t *testing.T, r *rig, writers, n, invoices int) {
+	t.Helper()
+	_, err := r.source.Exec(ctx, `create table if not exists invoice (id text primary key, version int not null, cents bigint not null);
+		create table if not exists noise (n int)`)
+	require.NoError(t, err)
+	_, err = r.source.Exec(ctx, `insert into invoice select g::text, 0, 0 from generate_series(1, $1) g on conflict do nothing`, invoices)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	errs := make(chan error, writers)
+	for w := range writers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(w), 7))
+			for range n / writers {
+				if err := l.change(ctx, r, rnd, invoices); err != nil && ctx.Err() == nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	require.NoError(t, <-errs)
+}
+
+func (l *ledger) change(ctx context.Context, r *rig, rnd *rand.Rand, invoices int) error {
+	tx, err := r.source.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if rnd.IntN(4) == 0 { // an early transaction id: other transactions overtake this one
+		if _, err := tx.Exec(ctx, "insert into noise values (1)"); err != nil {
+			return err
+		}
+	}
+	id := strconv.Itoa(1 + rnd.IntN(invoices))
+	cents := int64(rnd.IntN(100_000))
+	s := state{cents: cents}
+	const lock = `update invoice set version = version + 1, cents = $2 where id = $1 returning version`
+	if err := tx.QueryRow(ctx, lock, id, cents).Scan(&s.version); err != nil {
+		return err
+	}
+	event := outbox.Event{
+		ID: uuid.Must(uuid.NewV7()), Tenant: r.tenant, Entity: "invoice", Key: id, Operation: topics.Upsert,
+		Payload: invoicePayload(id, s),
+	}
+	if err := outbox.Write(ctx, tx, event); err != nil {
+		return err
+	}
+	if rnd.IntN(10) == 0 {
+		return tx.Rollback(ctx)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events[event.ID.String()] = id
+	if s.version > l.latest[id].version {
+		l.latest[id] = s
+	}
+	return nil
+}
+
+// invoicePayload is an invoice as the sample source writes it; its version stands in the customer, so that it can be found again.
+func invoicePayload(id string, s state) []byte {
+	total := fmt.Sprintf("%d.%02d", s.cents/100, s.cents%100)
+	b, err := json.Marshal(map[string]any{
+		"invoice_id": id, "customer_id": s.version, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": total,
+		"billing_country": "Brazil",
+		"lines":           []map[string]any{{"invoice_line_id": 1, "invoice_id": id, "track_id": 2, "unit_price": total, "quantity": 1}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// checkSourceTopic demands that the source topic holds every committed event once, and the events of an invoice in the order of its versions.
+func (l *ledger) checkSourceTopic(t *testing.T, r *rig) {
+	t.Helper()
+	seen := map[string]bool{}
+	last := map[string]int{}
+	for _, rec := range r.read(topics.Source(r.system, "invoice")) {
+		e := envelope(t, rec)
+		require.False(t, seen[e.ID], "event %s stands twice on the source topic", e.ID)
+		require.Contains(t, l.events, e.ID, "an event that was never committed")
+		seen[e.ID] = true
+		var p struct {
+			Version int `json:"customer_id"`
+		}
+		require.NoError(t, json.Unmarshal(rec.Value, &p))
+		require.Greater(t, p.Version, last[e.Subject], "the events of invoice %s are out of order", e.Subject)
+		last[e.Subject] = p.Version
+	}
+	require.Len(t, seen, len(l.events), "events on the source topic")
+}
+
+// checkFinanceTopic demands one finance record for each event, and order within an invoice.
+func (l *ledger) checkFinanceTopic(t *testing.T, r *rig) {
+	t.Helper()
+	seen := map[string]bool{}
+	last := map[string]int64{}
+	for _, rec := range r.read(topics.Finance("invoice", 1)) {
+		e := envelope(t, rec)
+		if e.System != r.system {
+			continue
+		}
+		require.False(t, seen[e.ID], "record %s stands twice on the finance topic", e.ID)
+		seen[e.ID] = true
+		require.Greater(t, e.Sequence, last[e.Subject], "the records of invoice %s are out of order", e.Subject)
+		last[e.Subject] = e.Sequence
+	}
+	require.Len(t, seen, len(l.events), "records on the finance topic")
+}
+
+// checkReporting demands that the reporting tables say exactly what the source's own table says.
+func (l *ledger) checkReporting(t *testing.T, r *rig) {
+	t.Helper()
+	got := r.booked()
+	require.Len(t, got, len(l.latest), "invoices in the reporting tables")
+	for id, want := range l.latest {
+		require.Equal(t, want, got[id], "invoice %s", id)
+	}
+}
+
+// booked reads the invoices of the reporting tables as states.
+func (r *rig) booked() map[string]state {
+	r.t.Helper()
+	rows, err := r.reporting.Query(r.t.Context(), `select source_id, contact_id::int, (total * 100)::bigint from reporting.invoices
+		where system = $1 and deleted_at is null`, r.system)
+	require.NoError(r.t, err)
+	got := map[string]state{}
+	var id string
+	var s state
+	_, err = pgx.ForEachRow(rows, []any{&id, &s.version, &s.cents}, func() error { got[id] = s; return nil })
+	require.NoError(r.t, err)
+	return got
+}
+
+// settled waits until the reporting tables hold the last state of every invoice.
+func (l *ledger) settled(t *testing.T, r *rig) {
+	t.Helper()
+	eventually(t, "the last change of every invoice in the reporting tables", func() bool {
+		got := r.booked()
+		for id, want := range l.latest {
+			if got[id] != want {
+				return false
+			}
+		}
+		return len(got) == len(l.latest)
+	})
+}
+
+// read returns every committed record of a topic, in the order of its partitions.
+func (r *rig) read(topic string) []*kgo.Record {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	ends, err := r.adm.ListCommittedOffsets(ctx, topic)
+	require.NoError(r.t, err)
+	require.NoError(r.t, ends.Error())
+	starts, err := r.adm.ListStartOffsets(ctx, topic)
+	require.NoError(r.t, err)
+	want := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if s, ok := starts.Lookup(topic, o.Partition); ok && o.Offset > s.Offset {
+			want[o.Partition] = o.Offset
+		}
+	})
+	client, err := kgo.NewClient(kgo.SeedBrokers(r.brokers...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
+	require.NoError(r.t, err)
+	defer client.Close()
+	var recs []*kgo.Record
+	for len(want) > 0 {
+		fetches := client.PollFetches(ctx)
+		require.NoError(r.t, fetches.Err0())
+		fetches.EachRecord(func(rec *kgo.Record) {
+			if rec.Offset+1 >= want[rec.Partition] {
+				delete(want, rec.Partition)
+			}
+			if !rec.Attrs.IsControl() {
+				recs = append(recs, rec)
+			}
+		})
+	}
+	return recs
+}
+
+func envelope(t *testing.T, rec *kgo.Record) topics.Envelope {
+	t.Helper()
+	hs := make([]topics.Header, len(rec.Headers))
+	for i, h := range rec.Headers {
+		hs[i] = topics.Header{Key: h.Key, Value: h.Value}
+	}
+	e, err := topics.DecodeEnvelope(hs)
+	require.NoError(t, err, "%s/%d@%d", rec.Topic, rec.Partition, rec.Offset)
+	return e
+}

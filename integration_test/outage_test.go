@@ -1,0 +1,62 @@
+package integration_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/topics"
+)
+
+// TestTargetDown_WaitsWithoutDeadLetters stops the reporting database in the middle of work and starts it again.
+func TestTargetDown_WaitsWithoutDeadLetters(t *testing.T) {
+	t.Parallel()
+	server := testenv.PostgresServer(t)
+	r := newRig(t, rigOptions{reportingURL: server.Database(t)})
+	l := newLedger()
+	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
+	l.write(t.Context(), t, r, 4, 400, 40)
+	eventually(t, "the first invoices in the books", func() bool { return len(r.booked()) > 0 })
+	server.Stop(t)
+	l.write(t.Context(), t, r, 4, 400, 80)
+	eventually(t, "normalize to go on while the target is down", func() bool {
+		return r.sourceRecords() >= int64(l.count())
+	})
+	server.Start(t)
+	l.settled(t, r)
+	for _, p := range []*process{relay, normalize, publish} {
+		p.stop()
+	}
+	l.checkSourceTopic(t, r)
+	l.checkFinanceTopic(t, r)
+	l.checkReporting(t, r)
+	for _, entity := range []string{"contact", "invoice", "payment"} {
+		topic := topics.Finance(entity, 1)
+		require.Empty(t, r.read(topics.DLQ(topic, r.publishGroup)), "an outage is no reason for a dead letter")
+		require.Empty(t, r.read(topics.Retry(topic, r.publishGroup)), "an outage spends no attempt")
+	}
+}
+
+// TestBrokerDown_WaitsAndGoesOn kills the broker in the middle of work and starts it again on the same data.
+func TestBrokerDown_WaitsAndGoesOn(t *testing.T) {
+	t.Parallel()
+	server := testenv.KafkaServer(t)
+	r := newRig(t, rigOptions{brokers: server.Brokers()})
+	l := newLedger()
+	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
+	l.write(t.Context(), t, r, 4, 400, 40)
+	for range 2 {
+		eventually(t, "invoices in the books", func() bool { return len(r.booked()) > 0 })
+		server.Kill()
+		l.write(t.Context(), t, r, 4, 200, 40)
+		server.Start(t)
+		l.settled(t, r)
+	}
+	for _, p := range []*process{relay, normalize, publish} {
+		p.stop()
+	}
+	l.checkSourceTopic(t, r)
+	l.checkFinanceTopic(t, r)
+	l.checkReporting(t, r)
+}

@@ -1,0 +1,247 @@
+// Package integration_test runs whole pipelines: the leat binary as separate processes, real Kafka and Postgres, faults, and an
+// exact account of every event afterwards.
+package integration_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leat-io/leat/internal/testenv"
+)
+
+// patience bounds every wait. It is long because machines are slow and shared; no test takes that long by itself.
+const patience = 2 * time.Minute
+
+// rig is one pipeline with names of its own: a source database, a reporting database, a configuration file, and the processes started
+// with it.
+type rig struct {
+	t                       *testing.T
+	brokers                 []string
+	tenant, system          string
+	sourceURL, reportingURL string
+	source, reporting       *pgxpool.Pool
+	config                  string
+	adm                     *kadm.Client
+	normalizeGroup          string
+	publishGroup            string
+}
+
+type rigOptions struct {
+	brokers      []string
+	reportingURL string // default: a fresh database
+	session      time.Duration
+}
+
+// newRig migrates fresh databases, writes the configuration and creates the topics, all by the leat command as a user would.
+func newRig(t *testing.T, o rigOptions) *rig {
+	t.Helper()
+	r := &rig{t: t, brokers: o.brokers, tenant: "acme", system: testenv.Name("shop"), sourceURL: testenv.Postgres(t)}
+	if r.brokers == nil {
+		r.brokers = testenv.Kafka(t)
+	}
+	if r.reportingURL = o.reportingURL; r.reportingURL == "" {
+		r.reportingURL = testenv.Postgres(t)
+	}
+	r.normalizeGroup, r.publishGroup = testenv.Name("normalize"), testenv.Name("reporting")
+	r.writeConfig()
+	r.source, r.reporting = pool(t, r.sourceURL), pool(t, r.reportingURL)
+	client, err := kgo.NewClient(kgo.SeedBrokers(r.brokers...))
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	r.adm = kadm.NewClient(client)
+	r.run("migrate", "up", "outbox")
+	r.run("migrate", "up", "reporting")
+	r.run("topics", "apply")
+	return r
+}
+
+func pool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	p, err := pgxpool.New(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (r *rig) writeConfig() {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	mappings := filepath.Join(dir, "mappings")
+	require.NoError(r.t, os.Mkdir(mappings, 0o755))
+	for _, entity := range []string{"customer", "invoice", "payment"} {
+		text, err := os.ReadFile(filepath.Join("..", "examples", "chinook", "mappings", entity+".yaml"))
+		require.NoError(r.t, err)
+		text = bytes.ReplaceAll(text, []byte("system: chinook"), []byte("system: "+r.system))
+		require.NoError(r.t, os.WriteFile(filepath.Join(mappings, entity+".yaml"), text, 0o600))
+	}
+	r.config = filepath.Join(dir, "leat.yaml")
+	text := fmt.Sprintf(`kafka:
+  brokers: [%s]
+  partitions: 4
+sources:
+  - name: %s
+    url: %s
+    entities: [customer, invoice, payment]
+relay:
+  group: relay-%s
+normalize:
+  mappings: %s
+  group: %s
+  instance: ${LEAT_INSTANCE:-one}
+publish:
+  group: %s
+  instance: ${LEAT_INSTANCE:-one}
+  reporting:
+    url: %s
+retry:
+  attempts: 5
+  backoff: 100ms
+  max: 1s
+http:
+  listen: "off"
+`, strings.Join(r.brokers, ", "), r.system, r.sourceURL, r.system, mappings, r.normalizeGroup, r.publishGroup, r.reportingURL)
+	require.NoError(r.t, os.WriteFile(r.config, []byte(text), 0o600))
+}
+
+// run runs a command to its end, which must be a good one, and returns its output.
+func (r *rig) run(args ...string) string {
+	r.t.Helper()
+	out, err := r.try(args...)
+	require.NoError(r.t, err, "leat %s: %s", strings.Join(args, " "), out)
+	return out
+}
+
+func (r *rig) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(r.t), append(args, "--config", r.config)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// process is a long-lived leat process.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	log  *logBuffer
+	done chan struct{}
+}
+
+// start starts a long-lived command. instance names it within its consumer group.
+func (r *rig) start(instance string, args ...string) *process {
+	r.t.Helper()
+	p := &process{t: r.t, log: &logBuffer{}, done: make(chan struct{})}
+	p.cmd = exec.Command(binary(r.t), append(args, "--config", r.config)...)
+	p.cmd.Env = append(os.Environ(), "LEAT_INSTANCE="+instance)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(r.t, p.cmd.Start())
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait()
+	}()
+	r.t.Cleanup(func() {
+		p.kill()
+		if r.t.Failed() {
+			r.t.Logf("log of %s %v:\n%s", instance, args, p.log.tail(6000))
+		}
+	})
+	return p
+}
+
+// kill ends the process as a power cut would.
+func (p *process) kill() {
+	_ = p.cmd.Process.Signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// stop asks the process to end and demands that it ends well.
+func (p *process) stop() {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatal("the process did not end after SIGTERM")
+	}
+	require.Equal(p.t, 0, p.cmd.ProcessState.ExitCode(), "exit code after SIGTERM; log:\n%s", p.log.tail(3000))
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(s))
+}
+
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) tail(n int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.buf.Bytes()
+	return string(s[max(0, len(s)-n):])
+}
+
+// binary builds leat once for all tests of the package.
+func binary(t *testing.T) string {
+	t.Helper()
+	path, err := built()
+	require.NoError(t, err)
+	return path
+}
+
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "leat-integration")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "leat")
+	cmd := exec.Command("go", "build", "-race", "-o", path, "./cmd/leat")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building leat: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := built(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// eventually waits until ok returns true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		require.False(t, time.Now().After(deadline), "waited %s in vain for: %s", patience, what)
+		<-tick.C
+	}
+}
