@@ -124,8 +124,7 @@ func provider(ctx context.Context, db *sql.DB, kind Kind) (*goose.Provider, erro
 }
 
 func applied(results []*goose.MigrationResult, err error, kind Kind, doing string) ([]Migration, error) {
-	var partial *goose.PartialError
-	if errors.As(err, &partial) {
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 		results = partial.Applied
 		err = fmt.Errorf("%s %s: %w", doing, partial.Failed.Source.Path, partial.Err)
 	} else if err != nil {

@@ -26,7 +26,7 @@ func written(t *testing.T, pool *pgxpool.Pool) []row {
 }
 
 const accounts = `create schema "my shop";
-create table "my shop"."Konten" (id int, company text, name text, password text, balance numeric(12,2), primary key (id));
+create table "my shop"."Konten" (id int, company text not null, name text, password text, balance numeric(12,2), primary key (id));
 insert into "my shop"."Konten" values (1, 'acme', 'cash', 'hunter2', 10.50)`
 
 func TestInstall_WritesAnEventForEachChange(t *testing.T) {

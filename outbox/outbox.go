@@ -135,8 +135,7 @@ func arguments(events []Event) ([]any, error) {
 
 // explain adds the remedy to the errors that a new user meets first.
 func explain(err error) error {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "42P01", "3F000": // undefined_table, invalid_schema_name
 			return fmt.Errorf("writing to leat.outbox: %w (is this the right database? leat migrate up outbox creates the table)", err)

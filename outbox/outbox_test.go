@@ -3,7 +3,7 @@ package outbox_test
 import (
 	"context"
 	"database/sql"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +77,7 @@ func TestWrite_StoresEveryFieldInOrder(t *testing.T) {
 	}
 	events := []outbox.Event{full}
 	for i := range 100 {
-		events = append(events, upsert(fmt.Sprint(i), `{}`))
+		events = append(events, upsert(strconv.Itoa(i), `{}`))
 	}
 	require.NoError(t, outbox.Write(ctx, pool, events...))
 	rows, err := pool.Query(ctx, "select key from leat.outbox order by id")
@@ -153,4 +153,10 @@ func TestEmit_WritesFromSQL(t *testing.T) {
 	require.JSONEq(t, `{"total": "1.50"}`, payload)
 	_, err := pool.Exec(ctx, `select leat.emit('acme', 'invoice', '1', 'upsert')`)
 	require.ErrorContains(t, err, "payload")
+	_, err = pool.Exec(ctx, `select leat.emit('acme', 'invoice', '1', 'delete', headers => '{"a": "1", "b": ""}')`)
+	require.NoError(t, err)
+	for _, headers := range []string{`{"a": 1}`, `{"a": ["x"]}`, `{"a": null}`, `{"a": {}}`, `["a"]`, `"a"`} {
+		_, err := pool.Exec(ctx, `select leat.emit('acme', 'invoice', '1', 'delete', headers => $1)`, headers)
+		require.ErrorContains(t, err, "headers_are_strings", headers)
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Querier is a pgx connection, pool or transaction.
+// Querier is a pgx connection, pool or transaction. Maintain needs a connection or pool, at isolation level read committed.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -20,7 +20,8 @@ type Upkeep struct {
 	Ahead int
 	// Delivered is the relay's cursor; nil drops nothing.
 	Delivered *Delivered
-	// Keep is how long delivered rows stay. Negative is for ever.
+	// Keep is how long delivered rows stay, from their writing: the later of the time in a UUIDv7 event id and occurred_at, of
+	// the last row of a partition. Negative is for ever.
 	Keep time.Duration
 }
 
@@ -38,7 +39,8 @@ type UpkeepReport struct {
 
 const (
 	makePartitions = `select leat.make_partitions($1)`
-	// Runs after makePartitions and in a transaction of its own: its exclusive lock is held as briefly as can be.
+	// Runs after makePartitions and for one partition in a transaction: its exclusive lock is held as briefly as can be, and
+	// writers go on between two of them.
 	dropPartitions = `select leat.drop_partitions($1, $2::pg_snapshot, make_interval(secs => $3))`
 )
 
@@ -59,12 +61,22 @@ func Maintain(ctx context.Context, db Querier, u Upkeep) (UpkeepReport, error) {
 	if u.Delivered == nil || u.Keep < 0 {
 		return report, errMake
 	}
-	dropped, errDrop := names(ctx, db, dropPartitions, u.Delivered.ID, u.Delivered.Snapshot, u.Keep.Seconds())
-	if errDrop != nil {
-		errDrop = fmt.Errorf("dropping outbox partitions: %w", errDrop)
-	}
-	report.Dropped = dropped
+	var errDrop error
+	report.Dropped, errDrop = drop(ctx, db, u)
 	return report, errors.Join(errMake, errDrop)
+}
+
+func drop(ctx context.Context, db Querier, u Upkeep) (all []string, err error) {
+	for {
+		dropped, err := names(ctx, db, dropPartitions, u.Delivered.ID, u.Delivered.Snapshot, u.Keep.Seconds())
+		if err != nil {
+			return all, fmt.Errorf("dropping outbox partitions: %w", err)
+		}
+		if len(dropped) == 0 {
+			return all, nil
+		}
+		all = append(all, dropped...)
+	}
 }
 
 func names(ctx context.Context, db Querier, sql string, args ...any) ([]string, error) {

@@ -2,7 +2,7 @@ package outbox_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,12 +12,12 @@ import (
 	"github.com/leat-io/leat/outbox"
 )
 
-// place inserts a row with an id of the test's choice, long ago.
+// place inserts a row with an id of the test's choice, long ago: neither its time nor its event id is of now.
 func place(t *testing.T, db outbox.Execer, ids ...int64) {
 	t.Helper()
 	for _, id := range ids {
 		_, err := db.Exec(t.Context(), `insert into leat.outbox (id, event_id, tenant, entity, key, operation, occurred_at)
-			overriding system value values ($1, leat.uuid_v7(), 'acme', 'invoice', $2, 'delete', now() - interval '30 days')`, id, fmt.Sprint(id))
+			overriding system value values ($1, gen_random_uuid(), 'acme', 'invoice', $2, 'delete', now() - interval '30 days')`, id, strconv.FormatInt(id, 10))
 		require.NoError(t, err)
 	}
 	_, err := db.Exec(t.Context(), "select setval('leat.outbox_id_seq', greatest($1, (select last_value from leat.outbox_id_seq)))", ids[len(ids)-1])

@@ -16,7 +16,8 @@ create table leat.outbox (
   payload        bytea constraint upsert_has_payload check (payload is not null or operation = 'delete'),
   content_type   text not null default 'application/json',
   schema_version text not null default '1',
-  headers        jsonb not null default '{}' check (jsonb_typeof(headers) = 'object'),
+  headers        jsonb not null default '{}' constraint headers_are_strings check (
+    headers = '{}' or jsonb_typeof(headers) = 'object' and not jsonb_path_exists(headers, 'strict $.* ? (@.type() != "string")')),
   occurred_at    timestamptz not null default clock_timestamp(),
   primary key (id)
 ) partition by range (id);

@@ -11,11 +11,24 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 -- +goose StatementEnd
 
+-- A row as JSON. Timestamps with time zone, intervals and bytes look as the session's settings say: they are fixed here and in
+-- leat.capture, so that one row has one key and one payload whoever writes it.
+-- +goose StatementBegin
+create function leat.captured_row(captured anyelement) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1 as $$
+begin
+  return to_jsonb(captured);
+end
+$$;
+-- +goose StatementEnd
+
 -- Row trigger of captured tables; its one argument is a JSON object: entity, tenant or tenant_column, key, omit.
 -- It runs with the rights of its owner, so that the application needs none on the outbox.
 -- +goose StatementBegin
 create function leat.capture() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set intervalstyle = 'iso_8601' set bytea_output = 'hex' set extra_float_digits = 1 as $$
 declare
   spec jsonb := tg_argv[0]::jsonb;
   omit text[] := array(select jsonb_array_elements_text(spec -> 'omit'));
@@ -27,7 +40,7 @@ declare
   old_tenant text := coalesce(spec ->> 'tenant', to_jsonb(old) ->> (spec ->> 'tenant_column'));
   new_tenant text := coalesce(spec ->> 'tenant', to_jsonb(new) ->> (spec ->> 'tenant_column'));
 begin
-  if was = is_now then -- jsonb compares numbers by value: 1.0 and 1.00 are no change
+  if was = is_now and old_tenant = new_tenant then -- jsonb compares numbers by value: 1.0 and 1.00 are no change
     return null;
   end if;
   if tg_op = 'DELETE' or (tg_op = 'UPDATE' and (old_key, old_tenant) is distinct from (new_key, new_tenant)) then
@@ -56,4 +69,5 @@ revoke execute on function leat.capture(), leat.refuse_truncate() from public;
 -- +goose Down
 drop function leat.capture() cascade;
 drop function leat.refuse_truncate() cascade;
+drop function leat.captured_row(anyelement);
 drop function leat.captured_key(jsonb, text[]);
