@@ -50,7 +50,7 @@ type Config struct {
 }
 
 // SystemicPolicy guesses that the target is down when a handler does not say so: when in one batch more than Ratio of the
-// distinct keys fail transiently, at least MinKeys of them with one code. The zero value means the defaults.
+// distinct keys of new records fail transiently, at least MinKeys of them with one code. The zero value means the defaults.
 type SystemicPolicy struct {
 	Off      bool
 	Ratio    float64       // default 0.5

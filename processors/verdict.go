@@ -48,7 +48,8 @@ func (s *session) judge(works []*work) verdict {
 	return s.guess(works, failed)
 }
 
-// guess takes an outage that the handler did not recognise for what it is, before it floods the retry topic.
+// guess takes an outage that the handler did not recognise for what it is, before it floods the retry topic. It looks at new
+// records only: that what failed before fails again is no sign of an outage, and a batch of retries is full of it.
 func (s *session) guess(works []*work, failed []failedKey) verdict {
 	p := s.r.cfg.Systemic
 	if p.Off || len(failed) < p.MinKeys {
@@ -63,9 +64,6 @@ func (s *session) guess(works []*work, failed []failedKey) verdict {
 	}
 	keys := map[string]struct{}{}
 	for _, w := range works {
-		for _, e := range w.due {
-			keys[parkingKey(e.msg.Key, e.msg.Offset)] = struct{}{}
-		}
 		for i := range w.msgs {
 			keys[parkingKey(w.msgs[i].Key, w.msgs[i].Offset)] = struct{}{}
 		}

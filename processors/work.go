@@ -44,7 +44,7 @@ type stopError struct {
 	err   error
 }
 
-// failedKey is a transient failure, for the guess of a systemic one.
+// failedKey is the transient failure of a new record, for the guess of a systemic one.
 type failedKey struct{ code, sample string }
 
 // tally is what is counted and logged if the transaction commits.
@@ -272,7 +272,9 @@ func (w *work) settle(ctx context.Context, msg *Message, e *entry, res *Result) 
 	case permanent:
 		w.giveUp(msg, e, w.s.r.failure(msg, prev, c, topics.DispositionPermanent, res.Err))
 	case transient:
-		w.failed = append(w.failed, failedKey{Code(res.Err), res.Err.Error()})
+		if e == nil {
+			w.failed = append(w.failed, failedKey{Code(res.Err), res.Err.Error()})
+		}
 		f := w.s.r.failure(msg, prev, c, topics.DispositionRetry, res.Err)
 		if f.Attempt >= w.s.r.cfg.Retry.MaxAttempts {
 			f.Disposition = topics.DispositionExhausted
