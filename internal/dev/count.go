@@ -48,9 +48,11 @@ func countRecords(ctx context.Context, opts []kgo.Opt, from, to marks) (map[stri
 	if left == 0 {
 		return counts, nil
 	}
-	cl, err := kgo.NewClient(slices.Concat(opts, []kgo.Opt{kgo.ConsumePartitions(consume),
+	cl, err := kgo.NewClient(slices.Concat(opts, []kgo.Opt{
+		kgo.ConsumePartitions(consume),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords()})...) // the last record of a partition may be a marker
+		kgo.KeepControlRecords(),
+	})...) // the last record of a partition may be a marker
 	if err != nil {
 		return nil, fmt.Errorf("counting records: %w", err)
 	}

@@ -149,7 +149,8 @@ func (r *rehearsal) hasRead(ctx context.Context, adm *kadm.Client, group string,
 	return sumTopics(left, func(string) bool { return true }) == 0, err
 }
 
-func isSource(topic string) bool  { return strings.HasPrefix(topic, "source.") && !isFailure(topic) }
+func isSource(topic string) bool { return strings.HasPrefix(topic, "source.") && !isFailure(topic) }
+
 func isFinance(topic string) bool { return strings.HasPrefix(topic, "finance.") && !isFailure(topic) }
 func isDLQ(topic string) bool     { return strings.HasSuffix(topic, ".dlq") }
 func isFailure(topic string) bool { return isDLQ(topic) || strings.HasSuffix(topic, ".retry") }
