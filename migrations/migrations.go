@@ -58,8 +58,11 @@ type Migration struct {
 // Up applies what is missing, each migration in a transaction of its own, and returns what it applied. Several processes may call
 // it at once: an advisory lock lets one after the other. If a migration fails, those before it stay applied.
 func Up(ctx context.Context, db *sql.DB, kind Kind) ([]Migration, error) {
-	p, err := provider(ctx, db, kind)
+	p, err := provider(db, kind)
 	if err != nil {
+		return nil, err
+	}
+	if err := createSchema(ctx, db, kind.Schema()); err != nil {
 		return nil, err
 	}
 	results, err := p.Up(ctx)
@@ -68,37 +71,94 @@ func Up(ctx context.Context, db *sql.DB, kind Kind) ([]Migration, error) {
 
 // Down takes back the newest migration and returns it; nothing if none is applied. It destroys data.
 func Down(ctx context.Context, db *sql.DB, kind Kind) ([]Migration, error) {
-	p, err := provider(ctx, db, kind)
+	p, err := provider(db, kind)
 	if err != nil {
 		return nil, err
 	}
-	if version, err := p.GetDBVersion(ctx); err != nil || version == 0 {
+	if has, err := hasVersions(ctx, db, kind); err != nil || !has {
 		return nil, err
+	}
+	if version, err := p.GetDBVersion(ctx); err != nil {
+		return nil, fmt.Errorf("reading the version of schema %s: %w", kind.Schema(), err)
+	} else if version == 0 {
+		return nil, nil
 	}
 	result, err := p.Down(ctx)
 	return applied([]*goose.MigrationResult{result}, err, kind, "taking back")
 }
 
-// Status returns all migrations of a kind in order.
+// Status returns all migrations of a kind in order. It only reads, so that a role that may not migrate can ask.
 func Status(ctx context.Context, db *sql.DB, kind Kind) ([]Migration, error) {
-	p, err := provider(ctx, db, kind)
+	p, err := provider(db, kind)
 	if err != nil {
 		return nil, err
 	}
-	states, err := p.Status(ctx)
+	at, err := appliedAt(ctx, db, kind)
 	if err != nil {
 		return nil, fmt.Errorf("reading the state of the %s migrations: %w", kind, err)
 	}
-	out := make([]Migration, 0, len(states))
-	for _, s := range states {
-		out = append(out, Migration{
-			Version: s.Source.Version, File: s.Source.Path, Applied: s.State == goose.StateApplied, AppliedAt: s.AppliedAt,
-		})
+	var out []Migration
+	for _, s := range p.ListSources() {
+		when, ok := at[s.Version]
+		out = append(out, Migration{Version: s.Version, File: s.Path, Applied: ok, AppliedAt: when})
 	}
 	return out, nil
 }
 
-func provider(ctx context.Context, db *sql.DB, kind Kind) (*goose.Provider, error) {
+// hasVersions reports whether anything was ever applied; goose itself would create its table to find that out.
+func hasVersions(ctx context.Context, db *sql.DB, kind Kind) (has bool, err error) {
+	const find = `select exists (select from pg_tables where schemaname = $1 and tablename = 'schema_version')`
+	if err := db.QueryRowContext(ctx, find, kind.Schema()).Scan(&has); err != nil {
+		return false, fmt.Errorf("looking for schema %s: %w", kind.Schema(), err)
+	}
+	return has, nil
+}
+
+func appliedAt(ctx context.Context, db *sql.DB, kind Kind) (_ map[int64]time.Time, err error) {
+	at := map[int64]time.Time{}
+	if has, err := hasVersions(ctx, db, kind); err != nil || !has {
+		return at, err
+	}
+	// goose keeps the time without its zone, which was that of the session.
+	rows, err := db.QueryContext(ctx, "select version_id, tstamp::timestamptz from "+kind.Schema()+".schema_version where is_applied")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var version int64
+		var when time.Time
+		if err := rows.Scan(&version, &when); err != nil {
+			return nil, err
+		}
+		at[version] = when
+	}
+	return at, rows.Err()
+}
+
+// createSchema makes the schema before the version table that lives in it and survives the last down migration.
+func createSchema(ctx context.Context, db *sql.DB, schema string) error {
+	const find = `select exists (select from pg_namespace where nspname = $1)`
+	exists := func() (ok bool, err error) {
+		err = db.QueryRowContext(ctx, find, schema).Scan(&ok)
+		return ok, err
+	}
+	// Asked first: "if not exists" needs the right to create schemas even if there is nothing to create.
+	if ok, err := exists(); err != nil {
+		return fmt.Errorf("looking for schema %s: %w", schema, err)
+	} else if ok {
+		return nil
+	}
+	if _, err := db.ExecContext(ctx, "create schema if not exists "+schema); err != nil {
+		if ok, again := exists(); again == nil && ok { // two at once: one of them fails on the catalog's unique index
+			return nil
+		}
+		return fmt.Errorf("creating schema %s: %w", schema, err)
+	}
+	return nil
+}
+
+func provider(db *sql.DB, kind Kind) (*goose.Provider, error) {
 	schema := kind.Schema()
 	if schema == "" {
 		return nil, fmt.Errorf("no migrations of kind %q: use outbox, control or reporting", kind)
@@ -106,10 +166,6 @@ func provider(ctx context.Context, db *sql.DB, kind Kind) (*goose.Provider, erro
 	sub, err := fs.Sub(files, string(kind))
 	if err != nil {
 		return nil, err
-	}
-	// The version table lives in the schema itself and survives its last down migration: it is made first.
-	if _, err := db.ExecContext(ctx, "create schema if not exists "+schema); err != nil {
-		return nil, fmt.Errorf("creating schema %s: %w", schema, err)
 	}
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {

@@ -77,3 +77,36 @@ func TestMigrations_UnknownKind(t *testing.T) {
 	_, err := migrations.Up(t.Context(), open(t), "books")
 	require.EqualError(t, err, `no migrations of kind "books": use outbox, control or reporting`)
 }
+
+func TestStatus_OnlyReads(t *testing.T) {
+	t.Parallel()
+	db, ctx := open(t), t.Context()
+	for _, kind := range migrations.Kinds() {
+		pending, err := migrations.Status(ctx, db, kind)
+		require.NoError(t, err)
+		require.NotEmpty(t, pending)
+		require.False(t, pending[0].Applied)
+		down, err := migrations.Down(ctx, db, kind)
+		require.NoError(t, err)
+		require.Empty(t, down)
+	}
+	var made int
+	require.NoError(t, db.QueryRowContext(ctx, "select count(*) from pg_namespace where nspname in ('leat', 'leat_control', 'reporting')").Scan(&made))
+	require.Zero(t, made)
+}
+
+func TestControl_TheAuditLogOnlyGrows(t *testing.T) {
+	t.Parallel()
+	db, ctx := open(t), t.Context()
+	_, err := migrations.Up(ctx, db, migrations.Control)
+	require.NoError(t, err)
+	_, err = db.ExecContext(ctx, `insert into leat_control.audit_log (actor, action, object, reason, before, after)
+		values ('ana', 'relay adopt', 'shop', 'restored from backup', '{"id": 9}', '{"id": 7}')`)
+	require.NoError(t, err)
+	for _, sql := range []string{
+		"update leat_control.audit_log set actor = 'bob'", "delete from leat_control.audit_log", "truncate leat_control.audit_log",
+	} {
+		_, err := db.ExecContext(ctx, sql)
+		require.ErrorContains(t, err, "append only", sql)
+	}
+}
