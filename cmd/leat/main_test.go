@@ -96,7 +96,7 @@ func TestErrors_NameTheThingAndTheRemedy(t *testing.T) {
 		{[]string{"relay", "run", "-c", empty}, "leat.yaml:1: kafka.brokers: is missing; name at least one broker as host:port"},
 		{[]string{"relay", "run", "-c", kafka}, "leat.yaml:1: sources: is missing; name at least one source system"},
 		{[]string{"normalize", "run", "-c", empty}, "kafka.brokers: is missing"},
-		{[]string{"normalize", "run", "-c", kafka}, "there is no directory mappings: name the directory of the mappings in normalize.mappings"},
+		{[]string{"normalize", "run", "-c", kafka}, "/mappings: name the directory of the mappings in normalize.mappings"},
 		{[]string{"publish", "run", "-c", kafka}, "publish.reporting.url: is missing"},
 		{[]string{"topics", "plan", "-c", kafka}, "sources: is missing"},
 		{[]string{"migrate", "up", "-c", empty}, "the configuration has no database"},

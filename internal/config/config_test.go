@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -227,6 +228,22 @@ func TestSecret_NeverPrints(t *testing.T) {
 	require.Equal(t, "postgres://leat@db:5432/books", c.Control.URL.String())
 	require.Equal(t, "[secret]", config.NewDatabaseURL("postgres://u:hunter2@host:x/").String())
 	require.Empty(t, config.Secret{}.String())
+}
+
+func TestLoad_PathsAreRelativeToTheFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "leat.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("kafka:\n  tls: {enabled: true, ca_file: tls/ca.pem}\n"), 0o600))
+	c, err := config.Load(file, env())
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(dir, "tls/ca.pem"), c.Kafka.TLS.CAFile)
+	require.Equal(t, filepath.Join(dir, "mappings"), c.Normalize.Mappings)
+	require.Empty(t, c.Kafka.TLS.KeyFile)
+	require.NoError(t, os.WriteFile(file, []byte("normalize:\n  mappings: /etc/leat/mappings\n"), 0o600))
+	c, err = config.Load(file, env())
+	require.NoError(t, err)
+	require.Equal(t, "/etc/leat/mappings", c.Normalize.Mappings)
 }
 
 func TestLoad_NamesTheMissingFileAndTheRemedy(t *testing.T) {

@@ -24,7 +24,22 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return Parse(filepath.Base(path), text, getenv)
+	c, err := Parse(filepath.Base(path), text, getenv)
+	if err != nil {
+		return nil, err
+	}
+	c.resolve(filepath.Dir(path))
+	return c, nil
+}
+
+// resolve makes relative paths relative to the directory of the file: where a process is started says nothing.
+func (c *Config) resolve(dir string) {
+	t := &c.Kafka.TLS
+	for _, path := range []*string{&c.Normalize.Mappings, &t.CAFile, &t.CertFile, &t.KeyFile} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
 }
 
 // Parse reads and checks text; file is its name in messages. The error is Problems.
