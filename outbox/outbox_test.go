@@ -114,6 +114,8 @@ func TestWrite_RefusesBadEventsBeforeTheDatabaseIsTouched(t *testing.T) {
 		{func(e *outbox.Event) { e.Operation = "insert" }, `operation "insert" is unknown`},
 		{func(e *outbox.Event) { e.Payload = nil }, "payload is empty"},
 		{func(e *outbox.Event) { e.Payload = []byte("{") }, "payload is not JSON"},
+		{func(e *outbox.Event) { e.Payload = []byte("{\"a\":\"\xff\"}") }, "payload is not UTF-8"},
+		{func(e *outbox.Event) { e.OccurredAt = time.Date(20026, 1, 1, 0, 0, 0, 0, time.UTC) }, "year 20026"},
 		{func(e *outbox.Event) { e.Payload = make([]byte, outbox.MaxPayload+1) }, "store the document elsewhere"},
 		{func(e *outbox.Event) { e.Headers = map[string]string{"CE_id": "x"} }, `header "CE_id" is reserved`},
 		{func(e *outbox.Event) { e.Headers = map[string]string{"tenant": "x"} }, `header "tenant" is reserved`},

@@ -47,6 +47,9 @@ func (e *Event) validate() error {
 	if err := text(e.schemaVersion(), 64); err != nil {
 		bad("schema version %w", err)
 	}
+	if y := e.OccurredAt.UTC().Year(); y < 1 || y > 9999 {
+		bad("occurred at year %d is outside of 1 to 9999", y)
+	}
 	e.validateHeaders(bad)
 	return errors.Join(errs...)
 }
@@ -58,8 +61,11 @@ func (e *Event) validatePayload(bad func(string, ...any)) {
 	case len(e.Payload) > MaxPayload:
 		bad("payload has %d bytes, more than %d: Kafka would refuse the record; store the document elsewhere and send its address",
 			len(e.Payload), MaxPayload)
-	case len(e.Payload) > 0 && e.contentType() == "application/json" && !json.Valid(e.Payload):
+	case len(e.Payload) == 0 || e.contentType() != "application/json":
+	case !json.Valid(e.Payload):
 		bad("payload is not JSON: set ContentType if it is something else")
+	case !utf8.Valid(e.Payload):
+		bad("payload is not UTF-8, which JSON is written in")
 	}
 }
 
