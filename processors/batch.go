@@ -97,18 +97,22 @@ func (s *session) batchLimit() int {
 func (s *session) poll(ctx context.Context, limit int) (map[topicPartition]*work, error) {
 	polled := map[topicPartition]*work{}
 	records, bytes := 0, 0
-	if ctx.Err() != nil { // something is due: only what is fetched already comes along
-		defer func(ended context.Context) {
+	onlyReady := ctx.Err() != nil // something is due: only what is fetched already comes along
+	if onlyReady {
+		defer func() {
 			if records == 0 {
-				s.sess.PollRecords(ended, 1) // returns nothing, but blocks rebalances, which an empty poll does not
+				s.sess.PollRecords(ctx, 1) // returns nothing, but blocks rebalances, which an empty poll does not
 			}
-		}(ctx)
-		ctx = nil
+		}()
 	}
 	for records < limit && bytes < s.r.cfg.MaxBytes {
 		// Only what fits by the average size is taken at a time: what is polled cannot be given back.
 		n := min(limit-records, max(1, (s.r.cfg.MaxBytes-bytes)/s.recordSize))
-		fetches := s.sess.PollRecords(ctx, n)
+		var wait context.Context // nil: no wait
+		if !onlyReady {
+			wait = ctx
+		}
+		fetches := s.sess.PollRecords(wait, n)
 		got, size := 0, 0
 		var failed error
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
@@ -122,7 +126,8 @@ func (s *session) poll(ctx context.Context, limit int) (map[topicPartition]*work
 			tp := topicPartition{f.Topic, f.Partition}
 			w := polled[tp]
 			if w == nil {
-				w = &work{s: s, stable: f.LastStableOffset}
+				w = s.newWork()
+				w.stable = f.LastStableOffset
 				polled[tp] = w
 			}
 			got += len(f.Records)
@@ -136,7 +141,7 @@ func (s *session) poll(ctx context.Context, limit int) (map[topicPartition]*work
 		}
 		records, bytes = records+got, bytes+size
 		s.recordSize = max(1, (3*s.recordSize+size/got)/4)
-		ctx = nil // only what is here already
+		onlyReady = true
 	}
 	return polled, nil
 }
@@ -182,7 +187,8 @@ func (s *session) gather(polled map[topicPartition]*work, limit int) ([]*work, b
 		}
 		w := polled[tp]
 		if w == nil {
-			w = &work{s: s, p: p, stable: -1}
+			w = s.newWork()
+			w.p = p
 			works = append(works, w)
 		}
 		w.due, w.drain = due, limit-len(due)
@@ -244,9 +250,10 @@ func (s *session) transact(workCtx context.Context, works []*work) error {
 	case !committed:
 		s.rollback(works)
 		s.count("aborted", "rebalance")
-		return nil
+	default:
+		s.commit(works)
 	}
-	s.commit(works)
+	s.recycle(works)
 	return nil
 }
 
@@ -270,6 +277,7 @@ func (s *session) end(ctx context.Context, works []*work) (bool, error) {
 	return s.sess.End(kgo.PreTxnCommitFnContext(ctx, fn), kgo.TryCommit)
 }
 
+// touch adds the unchanged offset of tp to req, unless a new one is there.
 func (s *session) touch(req *kmsg.TxnOffsetCommitRequest, tp topicPartition, offsets map[string]map[int32]kgo.EpochOffset) error {
 	at := -1
 	for i := range req.Topics {

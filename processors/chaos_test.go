@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -235,7 +237,8 @@ func TestRunner_Throughput(t *testing.T) {
 		recs := make([]*kgo.Record, min(50_000, n-done))
 		for i := range recs {
 			recs[i] = &kgo.Record{Topic: b.in, Key: []byte(fmt.Sprintf("acme/test/%d", i%5_000)), Value: make([]byte, 100), Headers: []kgo.RecordHeader{
-				{Key: topics.HeaderTenant, Value: []byte("acme")}, {Key: topics.HeaderID, Value: []byte("01890a5d-ac96-774b-bcce-b302099a8057")},
+				{Key: topics.HeaderTenant, Value: []byte("acme")},
+				{Key: topics.HeaderID, Value: []byte("01890a5d-ac96-774b-bcce-b302099a8057")},
 				{Key: topics.HeaderTime, Value: []byte("2026-11-23T10:00:00.123456Z")},
 			}}
 		}
@@ -256,4 +259,73 @@ func TestRunner_Throughput(t *testing.T) {
 	eventually(t, "all", func() bool { return r.metric("leat_records_total", "copied") == float64(n) })
 	took := time.Since(begin)
 	t.Logf("%.0f records/s (%d in %s), %.0f transactions", (float64(n)-first)/took.Seconds(), n, took, r.metric("leat_txn_total"))
+}
+
+func TestRunner_FencesATransactionOfRetriesAlone(t *testing.T) {
+	t.Parallel()
+	b := setupFake(t, 1)
+	var commits atomic.Int64
+	cfg := b.config(&copier{out: b.out, fail: func(m processors.Message) error {
+		if m.Attempt == 1 {
+			return errors.New("first")
+		}
+		return nil
+	}})
+	cfg.Retry.Base = 500 * time.Millisecond
+	cfg.Retry.Max = time.Second
+	r := start(t, cfg)
+	b.produce(input{"k", "0"})
+	eventually(t, "parked", func() bool { return r.metric("leat_parked_keys") == 1 })
+	h := b.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Err: kerr.IllegalGeneration, Count: 1, When: func(req kmsg.Request) bool {
+		commits.Add(1)
+		c, ok := req.(*kmsg.TxnOffsetCommitRequest)
+		return ok && c.Topics[0].Partitions[0].Offset == 1
+	}})
+	b.requireExact([]input{{"k", "0"}})
+	require.Equal(t, 1, h.Hits(), "a retry without new input commits an offset, too")
+	require.InDelta(t, 1, r.metric("leat_txn_abort_total", "rebalance"), 0)
+	require.Zero(t, b.parked())
+}
+
+func TestRunner_FoldsATopicWhoseEndWasCompactedAway(t *testing.T) {
+	t.Parallel()
+	b := setupFake(t, 1)
+	zero := "0"
+	_, err := b.adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "delete.retention.ms", Value: &zero}},
+		topics.Retry(b.in, b.group))
+	require.NoError(t, err)
+	cfg := b.config(&copier{out: b.out, fail: flaky})
+	r := start(t, cfg)
+	inputs := numbered(200, 5)
+	b.produce(inputs[:100]...)
+	b.requireExact(inputs[:100])
+	eventually(t, "nothing parked", func() bool { return b.parked() == 0 })
+	r.stop()
+	b.fake.Compact()
+	start(t, cfg)
+	b.produce(inputs[100:]...)
+	b.requireExact(inputs)
+}
+
+// TestRunner_Latency prints a measurement: of single records through an idle runner.
+func TestRunner_Latency(t *testing.T) {
+	if os.Getenv("LEAT_TEST_THROUGHPUT") == "" {
+		t.Skip("set LEAT_TEST_THROUGHPUT")
+	}
+	b := setup(t, 4)
+	start(t, b.config(&copier{out: b.out}))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.ConsumeTopics(b.out), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	require.NoError(t, err)
+	defer cl.Close()
+	var took []time.Duration
+	for i := range 200 {
+		begin := time.Now()
+		b.produce(input{fmt.Sprintf("k%d", i), "v"})
+		for n := 0; n == 0; {
+			n = cl.PollFetches(t.Context()).NumRecords()
+		}
+		took = append(took, time.Since(begin))
+	}
+	slices.Sort(took)
+	t.Logf("produce to read: p50 %s, p90 %s, p99 %s", took[100], took[180], took[198])
 }

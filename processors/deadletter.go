@@ -130,7 +130,6 @@ func fingerprint(handler, class, code, message string) string {
 	return "v1:" + hex.EncodeToString(sum[:8])
 }
 
-//nolint:gochecknoglobals // a compiled constant
 var parameterRE = regexp.MustCompile(
 	`"(?:[^"\\]|\\.)*"|'[^']*'|` + // quoted text
 		`[\w.+-]+@[\w-]+\.[\w.-]+|` + // mail address

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -336,7 +337,7 @@ func TestRunner_KeepsOrderWhenOffsetsAreResetUnderParkedRecords(t *testing.T) {
 	}
 	require.Len(t, values, 20)
 	for i, v := range values {
-		require.Equal(t, fmt.Sprint(i), v)
+		require.Equal(t, strconv.Itoa(i), v)
 	}
 }
 
@@ -360,7 +361,7 @@ func headersOf(rec *kgo.Record) []topics.Header {
 	return hs
 }
 
-func failure(t testing.TB, rec *kgo.Record) topics.Failure {
+func failure(t *testing.T, rec *kgo.Record) topics.Failure {
 	t.Helper()
 	f, err := topics.DecodeFailure(headersOf(rec))
 	require.NoError(t, err)

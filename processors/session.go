@@ -64,8 +64,9 @@ type session struct {
 	rebalanced atomic.Bool // partitions were taken since the last End
 	limit      int         // records of one transaction while isolating; 0: no limit
 	culprits   map[culprit]string
-	guessOff   bool // the guess of a systemic failure has lasted too long
-	recordSize int  // average
+	guessOff   bool    // the guess of a systemic failure has lasted too long
+	recordSize int     // average
+	spare      []*work // whose buffers are free
 
 	mu         sync.Mutex
 	parts      map[topicPartition]*partition

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ const patience = 60 * time.Second
 
 // bundle is a broker with the topics of one group.
 type bundle struct {
-	t       testing.TB
+	t       *testing.T
 	fake    *kfake.Cluster // nil on a real Kafka
 	brokers []string
 	in, out string
@@ -38,7 +39,7 @@ type bundle struct {
 	adm     *kadm.Client
 }
 
-func setup(t testing.TB, partitions int32) *bundle {
+func setup(t *testing.T, partitions int32) *bundle {
 	t.Helper()
 	if s := os.Getenv("LEAT_TEST_KAFKA_BROKERS"); s != "" {
 		return setupOn(t, strings.Split(s, ","), nil, partitions)
@@ -47,7 +48,7 @@ func setup(t testing.TB, partitions int32) *bundle {
 }
 
 // setupFake is for tests that inject faults.
-func setupFake(t testing.TB, partitions int32) *bundle {
+func setupFake(t *testing.T, partitions int32) *bundle {
 	t.Helper()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
@@ -55,7 +56,7 @@ func setupFake(t testing.TB, partitions int32) *bundle {
 	return setupOn(t, c.ListenAddrs(), c, partitions)
 }
 
-func setupOn(t testing.TB, brokers []string, fake *kfake.Cluster, partitions int32) *bundle {
+func setupOn(t *testing.T, brokers []string, fake *kfake.Cluster, partitions int32) *bundle {
 	t.Helper()
 	b := &bundle{
 		t: t, fake: fake, brokers: brokers, in: testenv.Name("source.test.in"), out: testenv.Name("finance.test.out"),
@@ -97,7 +98,7 @@ func (b *bundle) produce(inputs ...input) {
 func numbered(n, keys int) []input {
 	ins := make([]input, n)
 	for i := range ins {
-		ins[i] = input{fmt.Sprintf("acme/test/%d", i%keys), fmt.Sprintf("%d", i/keys)}
+		ins[i] = input{fmt.Sprintf("acme/test/%d", i%keys), strconv.Itoa(i / keys)}
 	}
 	return ins
 }
@@ -115,14 +116,14 @@ func (b *bundle) config(h processors.Handler) processors.Config {
 // running is a Runner that runs.
 type running struct {
 	*processors.Runner
-	t      testing.TB
+	t      *testing.T
 	reg    *prometheus.Registry
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error
 }
 
-func start(t testing.TB, cfg processors.Config) *running {
+func start(t *testing.T, cfg processors.Config) *running {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	cfg.Registerer = reg
@@ -172,7 +173,7 @@ func (r *running) metric(name string, labels ...string) float64 {
 }
 
 // eventually waits until check holds.
-func eventually(t testing.TB, what string, check func() bool) {
+func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
 	require.Eventually(t, check, patience, 5*time.Millisecond, what)
 }
@@ -267,10 +268,4 @@ func (c *copier) Handle(_ context.Context, batch []processors.Message) []process
 		rs[i].Outputs = []processors.Message{{Topic: c.out, Key: m.Key, Value: m.Value, Headers: m.Headers}}
 	}
 	return rs
-}
-
-func (c *copier) times(key, value string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.seen[key+"="+value]
 }

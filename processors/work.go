@@ -50,8 +50,6 @@ type failedKey struct{ code, sample string }
 // tally is what is counted and logged if the transaction commits.
 type tally struct {
 	outcomes map[string]int
-	last     *int // the counter of lastName: most records have the outcome of the one before
-	lastName string
 	times    []time.Time // ce_time of settled records
 	late     []time.Duration
 	retries  int
@@ -63,6 +61,34 @@ type logLine struct {
 	level slog.Level
 	text  string
 	args  []any
+}
+
+// newWork returns an empty work with the buffers of an earlier one, if there is one.
+func (s *session) newWork() *work {
+	if n := len(s.spare); n > 0 {
+		w := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return w
+	}
+	return &work{s: s}
+}
+
+// recycle keeps the buffers of works whose transaction has ended well: only then does the client hold none of the records.
+func (s *session) recycle(works []*work) {
+	for _, w := range works {
+		if cap(w.msgs) > 4*s.r.cfg.MaxRecords || len(s.spare) > 64 {
+			continue
+		}
+		clear(w.fresh)
+		clear(w.msgs)
+		clear(w.headers)
+		clear(w.out)
+		clear(w.outHdrs)
+		s.spare = append(s.spare, &work{
+			s: s, fresh: w.fresh[:0], msgs: w.msgs[:0], headers: w.headers[:0], out: w.out[:0], outHdrs: w.outHdrs[:0],
+			tally: tally{times: w.tally.times[:0]},
+		})
+	}
 }
 
 func (w *work) add(recs []*kgo.Record) (bytes int) {
