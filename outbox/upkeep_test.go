@@ -135,3 +135,23 @@ func TestMaintain_EmptiesTheDefaultPartition(t *testing.T) {
 	require.Empty(t, ids(t, pool))
 	require.Empty(t, keep(2_500_000), "it is empty")
 }
+
+func TestMaintain_KeepsALateRowOfADroppedPartition(t *testing.T) {
+	t.Parallel()
+	pool, _ := setup(t)
+	ctx := t.Context()
+	place(t, pool, 10, 1_000_010)
+	upkeep := outbox.Upkeep{Delivered: delivered(1_000_010, snapshot(t, pool)), Keep: time.Hour}
+	report, err := outbox.Maintain(ctx, pool, upkeep)
+	require.NoError(t, err)
+	require.Equal(t, []string{"leat.outbox_1"}, report.Dropped)
+	place(t, pool, 20) // its writer had drawn the id long ago
+	require.Equal(t, []int64{20, 1_000_010}, ids(t, pool), "the default partition takes it")
+	report, err = outbox.Maintain(ctx, pool, upkeep)
+	require.NoError(t, err)
+	require.Empty(t, report.Dropped, "the snapshot of the cursor has not seen its transaction")
+	upkeep.Delivered.Snapshot = snapshot(t, pool)
+	report, err = outbox.Maintain(ctx, pool, upkeep)
+	require.NoError(t, err)
+	require.Equal(t, []string{"leat.outbox_default"}, report.Dropped)
+}
