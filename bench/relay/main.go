@@ -23,6 +23,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of database/sql
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -204,7 +205,10 @@ func (b *bench) beRelay(ctx context.Context, system string) error {
 		return err
 	}
 	defer stop()
+	reg := prometheus.NewRegistry()
+	defer func() { _ = b.summary(reg) }()
 	r, err := relay.New(relay.Config{
+		Registerer: reg,
 		Sources: []relay.Source{{Name: system, URL: b.postgres, Entities: []string{"invoice"}}},
 		Kafka:   []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, Group: "leat-relay-" + system,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -213,4 +217,21 @@ func (b *bench) beRelay(ctx context.Context, system string) error {
 		return err
 	}
 	return r.Run(ctx)
+}
+
+// summary prints what the relay measured itself.
+func (b *bench) summary(reg *prometheus.Registry) error {
+	families, err := reg.Gather()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if h := m.GetHistogram(); h != nil && h.GetSampleCount() > 0 {
+				fmt.Fprintf(os.Stderr, "  %-32s %6d times, mean %.4f\n", f.GetName(), h.GetSampleCount(),
+					h.GetSampleSum()/float64(h.GetSampleCount()))
+			}
+		}
+	}
+	return nil
 }

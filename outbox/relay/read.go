@@ -26,7 +26,7 @@ const (
 	// Late rows of transactions that were in progress ($2) and of later ones that drew an id up to $4 all the same. Those
 	// still in progress have no visible rows: leaving them out spares a walk over what a long transaction has
 	// written so far. "(id <= $4) is true" keeps the planner from walking the primary key up to $4. Only ids are
-	// sorted; there are none in most reads. $5 bounds what is delivered at once, the lowest ids first.
+	// sorted, most often none; a join instead of "= any" would walk the whole table in the order of ids. $5 bounds what is delivered at once, the lowest ids first.
 	sqlLateHead = `with late as materialized (
   select id from leat.outbox
   where transaction_id = any (array(select x from unnest($2::xid8[]) x where pg_visible_in_snapshot(x, pg_current_snapshot())))
@@ -35,16 +35,16 @@ const (
 `
 	sqlLateTail = `
 ), lowest as materialized (select id from late order by id limit $5::int)
-select ` + columns + ` from lowest join leat.outbox using (id) order by id`
+select ` + columns + ` from leat.outbox where id = any (array(select id from lowest)) order by id`
 
-	// In steady polling few rows have a transaction id from $3: all of them are looked at.
+	// xmax is one above the highest transaction that had ended, so a transaction that was in progress can be above it too, and
+	// may have drawn ids far below $4. In steady polling few rows have a transaction id from $3: all of them are looked at.
 	sqlLate = sqlLateHead + `  select id from leat.outbox where transaction_id >= $3::xid8 and (id <= $4::bigint) is true` + sqlLateTail
 
-	// After a pause the whole backlog has. As transaction_id is evaluated before id, a row of a transaction that began after
-	// the snapshot has a higher id than any row it saw, so that nothing is to be found here; the last ten thousand
-	// ids are looked at in case a writer gave the columns by hand.
+	// After a pause the whole backlog has. What was in progress above xmax then is within as many ids as there can be sessions
+	// and their savepoints; what began later has drawn higher ids than $4, as transaction_id is evaluated before id.
 	sqlLateAfterPause = sqlLateHead + `  select id from leat.outbox
-  where id > $4::bigint - 10000 and id <= $4::bigint and (transaction_id >= $3::xid8) is true` + sqlLateTail
+  where transaction_id >= $3::xid8 and transaction_id < $6::xid8 and (id <= $4::bigint) is true` + sqlLateTail
 
 	// One window of a pass: by primary key, so that the whole pass walks the range of ids once.
 	sqlPass = `select ` + columns + ` from leat.outbox
@@ -84,6 +84,9 @@ var errGone = errors.New("leat.outbox is not the table it was")
 // pause is the age of a position beyond which its snapshot says little about the present.
 const pause = 5 * time.Second
 
+// concurrent is by how much ids of transactions in progress can exceed xmax: none above it has ended.
+const concurrent = 1 << 17
+
 // readTimeout ends a read whose connection has died silently.
 const readTimeout = time.Minute
 
@@ -95,9 +98,9 @@ func openReader(ctx context.Context, url, source string, c *cursor) (*reader, er
 	}
 	config.RuntimeParams["application_name"] = "leat-relay-" + source
 	for name, value := range map[string]string{
-		// Without statistics, which a table that is only inserted into and dropped often lacks, the planner would sort the
-		// backlog, or read all of it, for each page. Every statement has an index to walk; sorts are of few ids.
-		"enable_seqscan": "off", "enable_sort": "off", "enable_bitmapscan": "off", "jit": "off",
+		// Without statistics, which a table that is only inserted into and dropped often lacks, the planner could read all of
+		// the backlog for each page. Every statement has an index to walk, also when its plan is made for any parameters.
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off",
 		"plan_cache_mode": "force_generic_plan", "max_parallel_workers_per_gather": "0",
 		"idle_in_transaction_session_timeout": "60s", "default_transaction_read_only": "on",
 	} {
@@ -218,11 +221,11 @@ func (r *reader) send(pipe *pgconn.Pipeline, p position, lim limits) {
 			payload, xip, xmax, end, limit, formatInt(p.Pass.Through), []byte(p.Pass.Snapshot.String()),
 		}, nil, binaryResult())
 	} else {
-		late := "late"
+		late, args := "late", [][]byte{payload, xip, xmax, last, limit}
 		if time.Since(r.lastRead) > pause {
-			late = "pause"
+			late, args = "pause", append(args, strconv.AppendUint(nil, p.Snapshot.xmax+concurrent, 10))
 		}
-		pipe.SendQueryPrepared(late, [][]byte{payload, xip, xmax, last, limit}, nil, binaryResult())
+		pipe.SendQueryPrepared(late, args, nil, binaryResult())
 		pipe.SendQueryPrepared("fresh", [][]byte{payload, last, limit}, nil, binaryResult())
 	}
 	pipe.SendQueryPrepared("commit", nil, nil, nil)

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,8 @@ type Source struct {
 	// Entities that have a topic. A row of another entity goes to the dead letters; a topic that is missing for one of
 	// these is waited for. If empty, the topics that exist decide.
 	Entities []string
+	// Retention is for how long delivered rows stay in the outbox; default 7 days, negative for ever.
+	Retention time.Duration
 }
 
 // Config of a Relay. Zero values mean the default.
@@ -66,6 +69,10 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Group = cmp.Or(c.Group, "leat-relay")
+	c.Sources = slices.Clone(c.Sources)
+	for i := range c.Sources {
+		c.Sources[i].Retention = cmp.Or(c.Sources[i].Retention, 7*24*time.Hour)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -37,9 +37,10 @@ type source struct {
 	partitions int // of the cursor topic
 	pending    pending
 
-	mu    sync.Mutex
-	state state
-	err   error
+	mu        sync.Mutex
+	state     state
+	err       error
+	committed position
 }
 
 // run returns when pollCtx is done and what was under way has ended: at once when workCtx is done too.
@@ -123,6 +124,7 @@ func (s *source) serve(pollCtx, workCtx context.Context) error {
 	}
 	s.log.InfoContext(pollCtx, "took source over", "last_id", c.Last, "rows", c.Rows, "written_at", c.WrittenAt)
 
+	s.commit(c.position)
 	readCtx, stop := context.WithCancel(pollCtx)
 	defer stop()
 	batches, free := make(chan *batch), make(chan *batch, batchesInUse)
@@ -135,20 +137,24 @@ func (s *source) serve(pollCtx, workCtx context.Context) error {
 		loop := readLoop{source: s, dests: dests, enc: newEncoder(s.spec.Name, dests), cursor: *c, out: batches, free: free}
 		readErr <- loop.run(readCtx)
 	}()
+	var upkeep sync.WaitGroup
+	upkeep.Go(func() { s.maintain(readCtx) })
+	defer upkeep.Wait()
 	p := pipeline{
 		session: session, dlqMax: dests.dlq.maxBytes, metrics: s.metrics, source: s.spec.Name, free: free, done: s.delivered,
 	}
 	err = p.run(workCtx, batches)
-	stop()
+	stop() // the reader and the upkeep
 	return errors.Join(err, <-readErr)
 }
 
-// batchesInUse are enough for one that is read, one that waits and one that is produced.
-const batchesInUse = 3
+// batchesInUse are enough for one that is read while the other is produced.
+const batchesInUse = 2
 
 // delivered is called for each committed batch in order.
 func (s *source) delivered(b sent) {
 	name := s.spec.Name
+	s.commit(b.cursor.position)
 	s.metrics.transactions.WithLabelValues(name, resultCommitted).Inc()
 	s.metrics.rows.WithLabelValues(name).Add(float64(b.rows))
 	s.metrics.batchRows.Observe(float64(b.rows))
