@@ -28,6 +28,9 @@ func (s *session) loop(pollCtx, workCtx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if n := s.aborted - 2; n > 0 { // a rebalance or two are nothing; a group that commits nothing needs some rest
+			s.pause(pollCtx, min(10*time.Millisecond<<n, time.Second))
+		}
 	}
 	return nil
 }
@@ -250,7 +253,9 @@ func (s *session) transact(workCtx context.Context, works []*work) error {
 	case !committed:
 		s.rollback(works)
 		s.count("aborted", "rebalance")
+		s.aborted = min(s.aborted+1, 16)
 	default:
+		s.aborted = 0
 		s.commit(works)
 	}
 	s.recycle(works)

@@ -329,3 +329,16 @@ func TestRunner_Latency(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("produce to read: p50 %s, p90 %s, p99 %s", took[100], took[180], took[198])
 }
+
+func TestRunner_IsNotReadyWhileKafkaIsGone(t *testing.T) {
+	t.Parallel()
+	b := setupFake(t, 1)
+	b.produce(input{"k", "0"})
+	r := start(t, b.config(&copier{out: b.out}))
+	b.requireExact([]input{{"k", "0"}})
+	require.NoError(t, r.Ready())
+	b.fake.Close()
+	eventually(t, "not ready", func() bool { return r.Ready() != nil })
+	require.ErrorContains(t, r.Ready(), "Kafka does not answer")
+	r.stop() // and it stops all the same
+}

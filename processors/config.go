@@ -21,8 +21,8 @@ type Config struct {
 	Instance string   // stable name of this slot of the group ("0", a pod's name); no two living processes share one
 	Handler  Handler
 
-	// Kafka has the addresses and credentials. It is used for several clients, again and again: a hook that registers
-	// metrics for each client must bear that.
+	// Kafka has the addresses and credentials. It is used for several clients, again and again: it must not hold a hook
+	// that registers metrics for each client, as kprom's does.
 	Kafka []kgo.Opt
 
 	AppVersion string                // header of dead letters; optional

@@ -129,19 +129,24 @@ func (s *session) nextDue() (ok bool, wait time.Duration) {
 	return ok, wait
 }
 
-// watchLag keeps the last stable offsets of the owned partitions current, also of those that are not read now.
+// watchLag keeps the last stable offsets of the owned partitions current, also of those that are not read now. It is also what
+// notices that Kafka does not answer: the client waits for its brokers without a word.
 func (s *session) watchLag(ctx context.Context) {
 	for ctx.Err() == nil {
 		sleep(ctx, 5*time.Second)
-		ps := s.owned()
-		if len(ps) == 0 || ctx.Err() != nil {
-			continue
+		if ctx.Err() != nil {
+			return
 		}
-		stable, err := s.fold.adm.ListCommittedOffsets(ctx, s.r.cfg.Topics...)
+		askCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		stable, err := s.fold.adm.ListCommittedOffsets(askCtx, s.r.cfg.Topics...)
+		cancel()
 		if err != nil {
+			text := "Kafka does not answer: " + err.Error()
+			s.kafkaError.Store(&text)
 			continue
 		}
-		for _, p := range ps {
+		s.kafkaError.Store(nil)
+		for _, p := range s.owned() {
 			if l, ok := stable.Lookup(p.topic, p.partition); ok && l.Err == nil {
 				p.stable.Store(l.Offset)
 				if l.Offset <= p.view.Load().Offset {

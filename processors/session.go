@@ -60,12 +60,14 @@ type session struct {
 	connected chan struct{} // closed when sess is set
 	topicIDs  map[string][16]byte
 
+	kafkaError atomic.Pointer[string] // why Kafka does not answer; nil if it does
 	isolating  atomic.Bool
 	rebalanced atomic.Bool // partitions were taken since the last End
 	limit      int         // records of one transaction while isolating; 0: no limit
 	culprits   map[culprit]string
 	guessOff   bool    // the guess of a systemic failure has lasted too long
 	recordSize int     // average
+	aborted    int     // transactions in a row that a rebalance undid
 	spare      []*work // whose buffers are free
 
 	mu         sync.Mutex

@@ -56,6 +56,9 @@ func (r *Runner) Status() Status {
 	}
 	st.Running = true
 	st.Isolating = s.isolating.Load()
+	if text := s.kafkaError.Load(); text != nil {
+		st.Error = *text
+	}
 	s.mu.Lock()
 	for _, p := range s.parts {
 		ps := *p.view.Load()
@@ -84,6 +87,9 @@ func (r *Runner) Ready() error {
 		return errors.New(r.lastError)
 	case r.session == nil:
 		return errors.New("not connected to Kafka yet")
+	}
+	if text := r.session.kafkaError.Load(); text != nil {
+		return errors.New(*text)
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (s *session) guess(works []*work, failed []failedKey) verdict {
 // halved again and again until one input record is left: its results are the cause, and it becomes a dead letter.
 func (s *session) refused(works []*work, err error) verdict {
 	if !isRefusal(err) {
-		return verdict{abort: "produce"}
+		return verdict{abort: "produce", fatal: fmt.Errorf("producing: %w", err)} // with a pause before the next client
 	}
 	reason := refusalCode(err)
 	units := 0
