@@ -47,8 +47,8 @@ with its own position, in Kafka transactions. The source's database is only read
 record in the compacted topic leat.cursors, written in the same Kafka transaction as the events.`,
 		Example: `  leat relay run
   leat relay status
-  leat relay adopt chinook --reason "restored from the backup of Monday"`,
-	}, run)
+  leat relay adopt --source chinook --from beginning --reason "restored from the backup of Monday"`,
+	}, run, relayStatusCommand(e), relayAdoptCommand(e))
 }
 
 func normalizeCommand(e *env) *cobra.Command {

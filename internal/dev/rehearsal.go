@@ -89,7 +89,32 @@ func (r *rehearsal) prepare(ctx context.Context) (err error) {
 	if r.kafka, err = kgo.NewClient(r.opts...); err != nil {
 		return fmt.Errorf("connecting to Kafka: %w", err)
 	}
+	if err := r.adopt(ctx); err != nil {
+		return err
+	}
 	r.baseline, err = committedEnds(ctx, kadm.NewClient(r.kafka), r.topics)
+	return err
+}
+
+const raiseEpochSQL = `select leat.raise_epoch($1)`
+
+// adopt tells the relay that the shop's database has been made anew. Brokers that were given may have the position of an
+// earlier rehearsal, with which the relay rightly refuses to go on.
+func (r *rehearsal) adopt(ctx context.Context) error {
+	status, err := r.app.RelayStatus(ctx, chinook.System)
+	if err != nil {
+		return err
+	}
+	p := status[0].Position
+	if p == nil {
+		return nil
+	}
+	if _, err := r.source.Exec(ctx, raiseEpochSQL, p.Epoch+1); err != nil {
+		return fmt.Errorf("raising the epoch of the shop's outbox: %w", err)
+	}
+	_, err = r.app.RelayAdopt(ctx, app.Adoption{
+		Source: chinook.System, From: "beginning", Reason: "leat dev made the database anew",
+	})
 	return err
 }
 
