@@ -23,7 +23,7 @@ func TestJavaTools_ReadWhatLeatWrites(t *testing.T) {
 
 	out := testenv.JavaTool(t, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", r.brokers[0],
 		"--topic", topics.Finance("invoice", 1), "--from-beginning", "--isolation-level", "read_committed",
-		"--formatter-property", "print.key=true", "--timeout-ms", "10000")
+		"--property", "print.key=true", "--timeout-ms", "10000")
 	own := 0
 	for line := range strings.Lines(out) {
 		if strings.HasPrefix(line, r.tenant+"/"+r.system+"/") {

@@ -22,14 +22,7 @@ func TestKills_LoseAndRepeatNothing(t *testing.T) {
 	for i, args := range stages {
 		procs[i] = r.start("one", args...)
 	}
-	writing, stopWriting := context.WithCancel(t.Context())
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for writing.Err() == nil {
-			l.write(writing, t, r, 8, 400, 50)
-		}
-	}()
+	stopWriting := l.keepWriting(t, r)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for kill := range 9 {
 		progressed := l.count() + 300
@@ -43,7 +36,6 @@ func TestKills_LoseAndRepeatNothing(t *testing.T) {
 		procs[i] = r.start("one", stages[i]...)
 	}
 	stopWriting()
-	<-written
 	l.settled(t, r)
 	for _, p := range procs {
 		p.stop()
@@ -63,14 +55,7 @@ func TestRebalances_LoseAndRepeatNothing(t *testing.T) {
 	relays := []*process{r.start("one", "relay", "run"), r.start("two", "relay", "run")}
 	normalizers := map[string]*process{"one": r.start("one", "normalize", "run")}
 	publisher := r.start("one", "publish", "run")
-	writing, stopWriting := context.WithCancel(t.Context())
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for writing.Err() == nil {
-			l.write(writing, t, r, 8, 400, 50)
-		}
-	}()
+	stopWriting := l.keepWriting(t, r)
 	more := func() {
 		target := l.count() + 300
 		eventually(t, "more committed rows", func() bool { return l.count() > target })
@@ -93,7 +78,6 @@ func TestRebalances_LoseAndRepeatNothing(t *testing.T) {
 	}
 	more()
 	stopWriting()
-	<-written
 	l.settled(t, r)
 	for _, p := range append(relays, normalizers["one"], normalizers["three"], publisher) {
 		p.stop()

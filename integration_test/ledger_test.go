@@ -41,7 +41,7 @@ func (l *ledger) count() int {
 
 // write commits n changes of invoices from several concurrent writers, each in a transaction of its own that locks the invoice
 // before it writes the event, and now and then rolls back or begins with an early transaction id. It returns when all
-// are committed or ctx ends.
+// are committed.
 func (l *ledger) write(ctx context.Context, t *testing.T, r *rig, writers, n, invoices int) {
 	t.Helper()
 	_, err := r.source.Exec(ctx, `create table if not exists invoice (id text primary key, version int not null, cents bigint not null);
@@ -55,7 +55,7 @@ func (l *ledger) write(ctx context.Context, t *testing.T, r *rig, writers, n, in
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 7))
 			for range n / writers {
-				if err := l.change(ctx, r, rnd, invoices); err != nil && ctx.Err() == nil {
+				if err := l.change(ctx, r, rnd, invoices); err != nil {
 					errs <- err
 					return
 				}
@@ -105,6 +105,27 @@ func (l *ledger) change(ctx context.Context, r *rig, rnd *rand.Rand, invoices in
 		l.latest[id] = s
 	}
 	return nil
+}
+
+// keepWriting writes until stop is called, which waits for what is under way: a commit that is cut off would leave the ledger in doubt.
+func (l *ledger) keepWriting(t *testing.T, r *rig) (stop func()) {
+	t.Helper()
+	enough, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-enough:
+				return
+			default:
+				l.write(t.Context(), t, r, 8, 80, 50)
+			}
+		}
+	}()
+	return func() {
+		close(enough)
+		<-stopped
+	}
 }
 
 // invoicePayload is an invoice as the sample source writes it; its version stands in the customer, so that it can be found again.
