@@ -111,6 +111,12 @@ func (s *session) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("creating the client: %w", err)
 	}
+	// The client would ask for its producer id with the first record. Asked for now, it aborts what an earlier process of this
+	// instance has left open; else the fetch of the committed offsets would wait until that transaction times out.
+	if _, _, err := sess.Client().ProducerID(ctx); err != nil {
+		sess.CloseAllowingRebalance()
+		return fmt.Errorf("taking the transactional id %s: %w", s.r.cfg.transactionalID(), err)
+	}
 	s.sess = sess
 	close(s.connected)
 	return nil
