@@ -69,7 +69,7 @@ func newBench(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	return b, conn.QueryRow(ctx, "show server_version").Scan(&b.report.PG)
 }
 
@@ -87,7 +87,6 @@ type rig struct {
 	source          *pgxpool.Pool
 	reporting       *pgxpool.Pool
 	config          string
-	databases       []string
 	groups          [3]string
 	closing         []func()
 	financeInvoices string
@@ -127,7 +126,7 @@ func (r *rig) database(ctx context.Context, name string) (string, *pgxpool.Pool,
 	if err != nil {
 		return "", nil, err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Exec(ctx, "create database "+name); err != nil {
 		return "", nil, err
 	}

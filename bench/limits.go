@@ -113,7 +113,7 @@ func (b *bench) copyLimit(ctx context.Context) error {
 	}
 	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(b.brokers()...), kgo.TransactionalID(r.system), kgo.ConsumerGroup(r.groups[1]),
 		kgo.ConsumeTopics(topics.Source(r.system, "invoice")), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ProducerLinger(0),
-		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RequireStableFetchOffsets())
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		return err
 	}

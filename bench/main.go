@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -77,7 +78,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		}
 	}
 	if o.kafka == "" || o.postgres == "" {
-		return fmt.Errorf("needs a Kafka and a Postgres: set -kafka and -postgres, for example those of `docker compose up kafka postgres`")
+		return errors.New("needs a Kafka and a Postgres: set -kafka and -postgres, for example those of `docker compose up kafka postgres`")
 	}
 	b, err := newBench(ctx, o, stderr)
 	if err != nil {
@@ -89,7 +90,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			if len(o.only) > 0 && !slices.Contains(o.only, s.name) {
 				continue
 			}
-			fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, o.rounds, s.about)
+			_, _ = fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, o.rounds, s.about)
 			if err := s.run(b, ctx); err != nil {
 				return fmt.Errorf("measuring %s: %w", s.name, err)
 			}

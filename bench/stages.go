@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -167,7 +168,7 @@ func (r *rig) write(ctx context.Context, d time.Duration, rate int, mu *sync.Mut
 				<-tick.C
 				id := fmt.Sprintf("%d-%d", w, n)
 				err := pgx.BeginFunc(ctx, r.source, func(tx pgx.Tx) error {
-					key := fmt.Sprint((w*7919 + n) % 1000)
+					key := strconv.Itoa((w*7919 + n) % 1000)
 					if _, err := tx.Exec(ctx, "update invoice set version = version + 1 where id = $1", key); err != nil {
 						return err
 					}

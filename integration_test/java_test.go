@@ -15,7 +15,7 @@ func TestJavaTools_ReadWhatLeatWrites(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	l := newLedger()
-	l.write(t.Context(), t, r, 2, 40, 10)
+	l.write(t, r, 2, 40, 10)
 	for _, stage := range []string{"relay", "normalize", "publish"} {
 		defer r.start("one", stage, "run").stop()
 	}

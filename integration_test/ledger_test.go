@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/leat-io/leat/outbox"
 	"github.com/leat-io/leat/topics"
@@ -42,29 +43,34 @@ func (l *ledger) count() int {
 // write commits n changes of invoices from several concurrent writers, each in a transaction of its own that locks the invoice
 // before it writes the event, and now and then rolls back or begins with an early transaction id. It returns when all
 // are committed.
-func (l *ledger) write(ctx context.Context, t *testing.T, r *rig, writers, n, invoices int) {
+func (l *ledger) write(t *testing.T, r *rig, writers, n, invoices int) {
 	t.Helper()
-	_, err := r.source.Exec(ctx, `create table if not exists invoice (id text primary key, version int not null, cents bigint not null);
-		create table if not exists noise (n int)`)
-	require.NoError(t, err)
-	_, err = r.source.Exec(ctx, `insert into invoice select g::text, 0, 0 from generate_series(1, $1) g on conflict do nothing`, invoices)
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	errs := make(chan error, writers)
+	require.NoError(t, l.tryWrite(t.Context(), r, writers, n, invoices))
+}
+
+func (l *ledger) tryWrite(ctx context.Context, r *rig, writers, n, invoices int) error {
+	const tables = `create table if not exists invoice (id text primary key, version int not null, cents bigint not null);
+		create table if not exists noise (n int)`
+	if _, err := r.source.Exec(ctx, tables); err != nil {
+		return err
+	}
+	const rows = `insert into invoice select g::text, 0, 0 from generate_series(1, $1) g on conflict do nothing`
+	if _, err := r.source.Exec(ctx, rows, invoices); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
 	for w := range writers {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(uint64(w), 7))
+		g.Go(func() error {
+			rnd := rand.New(rand.NewPCG(uint64(w), uint64(l.count())))
 			for range n / writers {
 				if err := l.change(ctx, r, rnd, invoices); err != nil {
-					errs <- err
-					return
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	close(errs)
-	require.NoError(t, <-errs)
+	return g.Wait()
 }
 
 func (l *ledger) change(ctx context.Context, r *rig, rnd *rand.Rand, invoices int) error {
@@ -110,21 +116,26 @@ func (l *ledger) change(ctx context.Context, r *rig, rnd *rand.Rand, invoices in
 // keepWriting writes until stop is called, which waits for what is under way: a commit that is cut off would leave the ledger in doubt.
 func (l *ledger) keepWriting(t *testing.T, r *rig) (stop func()) {
 	t.Helper()
-	enough, stopped := make(chan struct{}), make(chan struct{})
+	enough, stopped := make(chan struct{}), make(chan error, 1)
+	ctx := t.Context()
 	go func() {
-		defer close(stopped)
 		for {
 			select {
 			case <-enough:
+				stopped <- nil
 				return
 			default:
-				l.write(t.Context(), t, r, 8, 80, 50)
+			}
+			if err := l.tryWrite(ctx, r, 8, 80, 50); err != nil {
+				stopped <- err
+				return
 			}
 		}
 	}()
 	return func() {
+		t.Helper()
 		close(enough)
-		<-stopped
+		require.NoError(t, <-stopped)
 	}
 }
 

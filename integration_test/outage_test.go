@@ -16,10 +16,10 @@ func TestTargetDown_WaitsWithoutDeadLetters(t *testing.T) {
 	r := newRig(t, rigOptions{reportingURL: server.Database(t)})
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
-	l.write(t.Context(), t, r, 4, 400, 40)
+	l.write(t, r, 4, 400, 40)
 	eventually(t, "the first invoices in the books", func() bool { return len(r.booked()) > 0 })
 	server.Stop(t)
-	l.write(t.Context(), t, r, 4, 400, 80)
+	l.write(t, r, 4, 400, 80)
 	eventually(t, "normalize to go on while the target is down", func() bool {
 		return r.sourceRecords() >= int64(l.count())
 	})
@@ -45,11 +45,11 @@ func TestBrokerDown_WaitsAndGoesOn(t *testing.T) {
 	r := newRig(t, rigOptions{brokers: server.Brokers()})
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
-	l.write(t.Context(), t, r, 4, 400, 40)
+	l.write(t, r, 4, 400, 40)
 	for range 2 {
 		eventually(t, "invoices in the books", func() bool { return len(r.booked()) > 0 })
 		server.Kill()
-		l.write(t.Context(), t, r, 4, 200, 40)
+		l.write(t, r, 4, 200, 40)
 		server.Start(t)
 		l.settled(t, r)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/outbox"
@@ -39,7 +38,7 @@ func TestBrokenRecord_IsADeadLetterThatExplainsItself(t *testing.T) {
 	}
 	r.emit(broken)
 	l := newLedger()
-	l.write(t.Context(), t, r, 2, 40, 10)
+	l.write(t, r, 2, 40, 10)
 	for _, stage := range []string{"relay", "normalize", "publish"} {
 		defer r.start("one", stage, "run").stop()
 	}
@@ -81,7 +80,7 @@ func TestReplay_WithACorrectedMapping(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	l := newLedger()
-	l.write(t.Context(), t, r, 4, 200, 30)
+	l.write(t, r, 4, 200, 30)
 	relay, publish := r.start("one", "relay", "run"), r.start("one", "publish", "run")
 	normalize := r.start("one", "normalize", "run")
 	l.settled(t, r)
@@ -134,14 +133,12 @@ func (r *rig) resetToStart(group, topic string) {
 	})
 }
 
-var _ kadm.Offsets
-
 // TestRestoredSource_IsRefused brings back an older copy of the source's database: the relay must not go on as if nothing had happened.
 func TestRestoredSource_IsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
 	l := newLedger()
-	l.write(t.Context(), t, r, 2, 100, 10)
+	l.write(t, r, 2, 100, 10)
 	relay := r.start("one", "relay", "run")
 	eventually(t, "the rows on the topic", func() bool { return r.sourceRecords() >= int64(l.count()) })
 	relay.stop()
@@ -153,7 +150,7 @@ func TestRestoredSource_IsRefused(t *testing.T) {
 	r.source = pool(t, other)
 	r.run("migrate", "up", "outbox")
 	l2 := newLedger()
-	l2.write(t.Context(), t, r, 2, 20, 10)
+	l2.write(t, r, 2, 20, 10)
 	relay = r.start("one", "relay", "run")
 	eventually(t, "the refusal that names the remedy", func() bool { return strings.Contains(relay.log.tail(1<<20), "leat relay adopt") })
 	relay.kill()

@@ -43,7 +43,6 @@ type rig struct {
 type rigOptions struct {
 	brokers      []string
 	reportingURL string // default: a fresh database
-	session      time.Duration
 }
 
 // newRig migrates fresh databases, writes the configuration and creates the topics, all by the leat command as a user would.
