@@ -37,7 +37,7 @@ Databases and topics live as long as the command, unless they are yours (--kafka
 	f.Uint64Var(&o.Seed, "seed", 1, "the same seed gives the shop the same life")
 	f.StringVar(&o.Kafka, "kafka", "", "brokers as host:port with commas (default $LEAT_KAFKA_BROKERS, else embedded)")
 	f.StringVar(&o.Postgres, "postgres", "", "database URL (default $DATABASE_URL, else a local or downloaded Postgres)")
-	f.StringVar(&o.Listen, "listen", "127.0.0.1:9464", "address of /metrics, /healthz and /readyz; off for none")
+	f.StringVar(&o.Listen, "listen", "", "address of /metrics, /healthz and /readyz, off for none (default 127.0.0.1:9464, or a free port)")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the log of every part on standard error")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.JSON = *out == "json"

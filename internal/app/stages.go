@@ -131,7 +131,7 @@ func (a *App) newRunner(name string, c processors.Config) (*processors.Runner, e
 		return nil, err
 	}
 	c.Name, c.Kafka, c.AppVersion, c.Registerer = name, kafka, a.version, a.reg
-	c.Logger = a.log.With("stage", name)
+	c.Logger = a.log
 	c.Instance = cmp.Or(c.Instance, defaultInstance())
 	c.Retry = processors.RetryPolicy{
 		MaxAttempts: a.cfg.Retry.Attempts, Base: a.cfg.Retry.Backoff, Max: a.cfg.Retry.Max,

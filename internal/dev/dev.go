@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 
@@ -25,7 +26,7 @@ type Options struct {
 	Seed     uint64        // of the shop's life; default 1
 	Kafka    string        // brokers with commas; default LEAT_KAFKA_BROKERS, else embedded
 	Postgres string        // database URL; default DATABASE_URL, else local or downloaded
-	Listen   string        // of metrics and health; default 127.0.0.1:9464
+	Listen   string        // of metrics and health; default 127.0.0.1:9464, or a free port if that is taken
 	Verbose  bool          // log to App.Stderr
 	App      app.Options
 	Stdout   io.Writer // the summary
@@ -33,7 +34,7 @@ type Options struct {
 
 // Run runs everything until ctx ends, or with Once until the data has been published; only then there is a Report.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
-	o.Rate, o.Seed, o.Listen = cmp.Or(o.Rate, 2), cmp.Or(o.Seed, 1), cmp.Or(o.Listen, "127.0.0.1:9464")
+	o.Rate, o.Seed, o.Listen = cmp.Or(o.Rate, 2), cmp.Or(o.Seed, 1), cmp.Or(o.Listen, defaultListen(ctx))
 	if o.Once {
 		o.Duration = cmp.Or(o.Duration, 2*time.Minute)
 	}
@@ -63,6 +64,17 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		defer cancel()
 	}
 	return nil, r.live(ctx)
+}
+
+func defaultListen(ctx context.Context) string {
+	const usual = "127.0.0.1:9464"
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", usual)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	_ = l.Close() // it was only asked whether the address is free
+	return usual
 }
 
 // live runs until ctx ends: the shop stops first, then relay, stages and HTTP, and the summary last.
