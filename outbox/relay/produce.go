@@ -38,7 +38,7 @@ func openSession(ctx context.Context, c *Config, source string, limit func(topic
 			kgo.TransactionTimeout(c.TransactionTimeout),
 			kgo.RequiredAcks(kgo.AllISRAcks()),
 			kgo.ProducerLinger(0), // a batch is complete when it is produced: there is nothing to wait for
-			kgo.ProducerBatchCompression(c.Compression...),
+			kgo.ProducerBatchCompression(slices.Clone(c.Compression)...), // the client changes what it is given
 			kgo.ProducerBatchMaxBytesFn(limit),
 			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2 of the key, as Java's
 			kgo.MaxBufferedRecords(c.BatchRows + 1_000),

@@ -40,14 +40,23 @@ type rig struct {
 	kafka   *kgo.Client
 }
 
-func newRig(t *testing.T, brokers []string, entities ...string) *rig {
+// newDatabase is a rig without Kafka.
+func newDatabase(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, brokers: brokers, system: testenv.Name("shop"), group: testenv.Name("relay"), url: testenv.Postgres(t)}
+	r := &rig{t: t, system: testenv.Name("shop"), group: testenv.Name("relay"), url: testenv.Postgres(t)}
 	r.migrate(r.url)
 	pool, err := pgxpool.New(t.Context(), r.url)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	r.db = pool
+	return r
+}
+
+func newRig(t *testing.T, brokers []string, entities ...string) *rig {
+	t.Helper()
+	r := newDatabase(t)
+	r.brokers = brokers
+	var err error
 	r.kafka, err = kgo.NewClient(kgo.SeedBrokers(brokers...))
 	require.NoError(t, err)
 	t.Cleanup(r.kafka.Close)
