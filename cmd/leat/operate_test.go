@@ -21,7 +21,7 @@ func setup(t *testing.T, brokers ...string) (environ map[string]string, database
 	require.NoError(t, os.WriteFile(file, []byte(`
 kafka:
   brokers: ${BROKERS:-127.0.0.1:1}
-  partitions: 2
+  partitions: 4
 sources:
   - name: `+system+`
     url: ${DATABASE}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -69,10 +70,11 @@ func TestHTTP_TellsTheTruth(t *testing.T) {
 
 func TestHTTP_AnAddressInUseIsNamed(t *testing.T) {
 	t.Parallel()
-	cfg := config.Default()
-	cfg.HTTP.Listen = "127.0.0.1:0"
-	_, err := New(cfg, Options{Stderr: io.Discard}).serveHTTP(t.Context())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	defer l.Close()
+	cfg := config.Default()
+	cfg.HTTP.Listen = l.Addr().String()
 	_, err = New(cfg, Options{Stderr: io.Discard}).serveHTTP(t.Context())
 	require.ErrorContains(t, err, "http.listen "+cfg.HTTP.Listen)
 }
