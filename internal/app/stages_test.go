@@ -66,7 +66,8 @@ func TestUpkeep_MakesPartitionsAndDropsNothingUnrelayed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = a.TopicsApply(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, a.keep(t.Context(), system, true))
+	// A cluster that never had a consumer group needs a moment to have a coordinator for one.
+	require.Eventually(t, func() bool { return a.keep(t.Context(), system, true) == nil }, time.Minute, 100*time.Millisecond)
 	delivered, err := a.delivered(t.Context(), system)
 	require.NoError(t, err)
 	require.Nil(t, delivered, "nothing has been relayed")
