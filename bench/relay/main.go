@@ -9,7 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log"
 	"log/slog"
 	"net/url"
 	"os"
@@ -72,7 +71,8 @@ func main() {
 		run = func(ctx context.Context) error { return b.beRelay(ctx, child) }
 	}
 	if err := run(ctx); err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, "relay benchmark:", err)
+		os.Exit(1)
 	}
 }
 
@@ -124,7 +124,7 @@ func (b *bench) prepare(ctx context.Context) (drop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if _, err := migrations.Up(ctx, db, migrations.Outbox); err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (b *bench) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	_, err = conn.Exec(ctx, "checkpoint") // its writing would fall into the measurement
 	return err
 }
@@ -178,7 +178,7 @@ func (b *bench) fillOne(ctx context.Context, rows, perTx int) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	for done := 0; done < rows; done += perTx {
 		if _, err := conn.Exec(ctx, fillSQL, min(perTx, rows-done), b.size, b.keys-1); err != nil {
 			return err
@@ -209,8 +209,8 @@ func (b *bench) beRelay(ctx context.Context, system string) error {
 	defer func() { _ = b.summary(reg) }()
 	r, err := relay.New(relay.Config{
 		Registerer: reg,
-		Sources: []relay.Source{{Name: system, URL: b.postgres, Entities: []string{"invoice"}}},
-		Kafka:   []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, Group: "leat-relay-" + system,
+		Sources:    []relay.Source{{Name: system, URL: b.postgres, Entities: []string{"invoice"}}},
+		Kafka:      []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, Group: "leat-relay-" + system,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

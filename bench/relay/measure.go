@@ -41,7 +41,7 @@ func (b *bench) bareRead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	const page = `select id, event_id, tenant, entity, key, operation, payload, content_type, schema_version, headers, occurred_at
 		from leat.outbox where id > $1 order by id limit 10000`
 	started, rows, last := time.Now(), 0, int64(0)
@@ -264,7 +264,7 @@ func (b *bench) writeAt(ctx context.Context, l *latencies, d time.Duration) erro
 				errs <- err
 				return
 			}
-			defer conn.Close(ctx)
+			defer func() { _ = conn.Close(ctx) }()
 			period := time.Second * writers / time.Duration(b.rate)
 			for due := l.started.Add(period * time.Duration(w) / writers); time.Since(l.started) < d; due = due.Add(period) {
 				time.Sleep(time.Until(due))

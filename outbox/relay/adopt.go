@@ -119,7 +119,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 	if err != nil {
 		return cursor{}, Adopted{}, fmt.Errorf("connecting to database of source %s: %w", a.Source.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	old := newCursor(a.Source.Name, identity{})
 	report := Adopted{Source: a.Source.Name}
 	if before != nil {

@@ -28,7 +28,6 @@ type batch struct {
 	recs  []kgo.Record
 	bytes int
 
-	now    snapshot
 	cursor cursor // the source's cursor after this batch
 	oldest time.Time
 

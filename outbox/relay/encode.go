@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
+	"errors"
 	"math"
 	"math/bits"
 	"strconv"
@@ -78,7 +78,7 @@ func (e *encoder) intern(v []byte) []byte {
 // add appends the record of a row to b. What can be seen to be wrong with it without asking Kafka is noted as its refusal.
 func (e *encoder) add(b *batch, v [][]byte, late bool) error {
 	if len(v) != colCount || len(v[colID]) != 8 || len(v[colEvent]) != 16 || len(v[colOccurredAt]) != 8 {
-		return fmt.Errorf("row of leat.outbox does not have the columns of this version")
+		return errors.New("row of leat.outbox does not have the columns of this version")
 	}
 	b.rows = append(b.rows, row{
 		id: int64(binary.BigEndian.Uint64(v[colID])), system: e.system, late: late, dest: e.dests.of(v[colEntity]),

@@ -55,5 +55,5 @@ func guard(c *cursor, id identity, t trace) error {
 
 func refuse(c *cursor, why string) error {
 	return fmt.Errorf("%w for source %s: %s; when it is clear what was lost, continue with: "+
-		"leat relay adopt --source %s --from beginning|end|id:N --reason ...", ErrRefused, c.Source, why, c.Source)
+		"leat relay adopt --source %s --from beginning|end|id:N --reason REASON", ErrRefused, c.Source, why, c.Source)
 }

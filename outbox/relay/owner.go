@@ -223,6 +223,6 @@ func (o *owner) ready() error {
 // pending yields what each owned source has in flight.
 func (o *owner) pending(yield func(source string, p *pending)) {
 	for _, r := range o.all() {
-		yield(r.spec.Name, &r.source.pending)
+		yield(r.spec.Name, &r.pending)
 	}
 }

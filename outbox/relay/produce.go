@@ -37,7 +37,7 @@ func openSession(ctx context.Context, c *Config, source string, limit func(topic
 			kgo.TransactionalID(transactionalID(source, i)),
 			kgo.TransactionTimeout(c.TransactionTimeout),
 			kgo.RequiredAcks(kgo.AllISRAcks()),
-			kgo.ProducerLinger(0), // a batch is complete when it is produced: there is nothing to wait for
+			kgo.ProducerLinger(0),                                        // a batch is complete when it is produced: there is nothing to wait for
 			kgo.ProducerBatchCompression(slices.Clone(c.Compression)...), // the client changes what it is given
 			kgo.ProducerBatchMaxBytesFn(limit),
 			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2 of the key, as Java's

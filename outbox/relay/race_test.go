@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -238,16 +239,16 @@ func (a *adversary) transact(conn *pgx.Conn, rnd *rand.Rand, name string) {
 	for range 1 + rnd.IntN(2) {
 		if rnd.IntN(4) == 0 {
 			exec("savepoint s")
-			a.emit(ctx, conn, fmt.Sprint(account))
+			a.emit(ctx, conn, strconv.Itoa(account))
 			exec("rollback to savepoint s")
 		}
 		if rnd.IntN(4) == 0 {
 			exec("savepoint s")
-			rows = append(rows, a.emit(ctx, conn, fmt.Sprint(account))...)
+			rows = append(rows, a.emit(ctx, conn, strconv.Itoa(account))...)
 			exec("release savepoint s")
 			continue
 		}
-		rows = append(rows, a.emit(ctx, conn, fmt.Sprint(account))...)
+		rows = append(rows, a.emit(ctx, conn, strconv.Itoa(account))...)
 	}
 	if rnd.IntN(4) == 0 {
 		exec("select pg_sleep($1)", rnd.Float64()/100)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -96,16 +97,14 @@ func openReader(ctx context.Context, url, source string, c *cursor) (*reader, er
 	if err != nil {
 		return nil, fmt.Errorf("reading database URL of source %s: %w", source, err)
 	}
-	config.RuntimeParams["application_name"] = "leat-relay-" + source
-	for name, value := range map[string]string{
+	maps.Copy(config.RuntimeParams, map[string]string{
+		"application_name": "leat-relay-" + source,
 		// Without statistics, which a table that is only inserted into and dropped often lacks, the planner could read all of
 		// the backlog for each page. Every statement has an index to walk, also when its plan is made for any parameters.
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "jit": "off",
 		"plan_cache_mode": "force_generic_plan", "max_parallel_workers_per_gather": "0",
 		"idle_in_transaction_session_timeout": "60s", "default_transaction_read_only": "on",
-	} {
-		config.RuntimeParams[name] = value
-	}
+	})
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database of source %s: %w", source, err)

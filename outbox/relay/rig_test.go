@@ -82,7 +82,7 @@ func (r *rig) create(topic string, partitions int32, config map[string]string) {
 	r.t.Helper()
 	values := map[string]*string{}
 	for k, v := range config {
-		values[k] = kadm.StringPtr(v)
+		values[k] = new(v)
 	}
 	_, err := r.admin.CreateTopic(r.t.Context(), partitions, 1, values, topic)
 	if !errors.Is(err, kerr.TopicAlreadyExists) {
@@ -109,6 +109,7 @@ func (r *rig) config() Config {
 // start runs a relay and returns it with a function that ends it and waits.
 func (r *rig) start(c Config) (*Relay, func()) {
 	r.t.Helper()
+	c.Registerer = prometheus.NewRegistry()
 	relay, err := New(c)
 	require.NoError(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

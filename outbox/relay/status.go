@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -142,7 +143,7 @@ func (s *Status) look(ctx context.Context, src Source, cur *cursor) error {
 	if err != nil {
 		return fmt.Errorf("connecting to database of source %s: %w", src.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	r := &reader{conn: conn.PgConn()}
 	t, err := r.trace(ctx, &c)
 	if err != nil {
@@ -174,14 +175,14 @@ from oldest`
 func (s *Status) behind(ctx context.Context, tx pgx.Tx, p position) error {
 	xids := make([]string, 0, len(p.Snapshot.xip))
 	for _, xid := range p.Snapshot.xip {
-		xids = append(xids, fmt.Sprint(xid))
+		xids = append(xids, strconv.FormatUint(xid, 10))
 	}
 	through, seen := int64(0), "1:1:"
 	if p.Pass != nil {
 		through, seen = p.Pass.Through, p.Pass.Snapshot.String()
 	}
 	var fresh int64
-	err := tx.QueryRow(ctx, sqlBehind, p.Last, xids, fmt.Sprint(p.Snapshot.xmax), p.Pass != nil, through, seen).
+	err := tx.QueryRow(ctx, sqlBehind, p.Last, xids, strconv.FormatUint(p.Snapshot.xmax, 10), p.Pass != nil, through, seen).
 		Scan(&fresh, &s.LateRows, &s.OldestUndelivered, &s.SecondsBehind)
 	if err != nil {
 		return fmt.Errorf("counting undelivered rows: %w", err)

@@ -40,7 +40,7 @@ func (s *source) maintainOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting to database of source %s: %w", s.spec.Name, err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for ctx.Err() == nil {
 		report, err := outbox.Maintain(ctx, conn, outbox.Upkeep{Keep: s.spec.Retention, Delivered: s.delivery()})
 		if err != nil {
