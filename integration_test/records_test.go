@@ -30,7 +30,12 @@ func (r *rig) emit(event outbox.Event) {
 // TestBrokenRecord_IsADeadLetterThatExplainsItself also shows that the records behind it go on.
 func TestBrokenRecord_IsADeadLetterThatExplainsItself(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	testenv.EachKafka(t, brokenRecord)
+}
+
+func brokenRecord(t *testing.T, brokers []string) {
+	t.Helper()
+	r := newRig(t, rigOptions{brokers: brokers})
 	broken := outbox.Event{
 		ID: uuid.Must(uuid.NewV7()), Tenant: r.tenant, Entity: "invoice", Key: "broken", Operation: topics.Upsert,
 		Payload: bytes.ReplaceAll(invoicePayload("broken", state{1, 1250}), []byte(`"12.50"`), []byte(`"12,50"`)),
@@ -78,7 +83,12 @@ func TestBrokenRecord_IsADeadLetterThatExplainsItself(t *testing.T) {
 // the new result, and nothing is counted twice.
 func TestReplay_WithACorrectedMapping(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	testenv.EachKafka(t, replay)
+}
+
+func replay(t *testing.T, brokers []string) {
+	t.Helper()
+	r := newRig(t, rigOptions{brokers: brokers})
 	l := newLedger()
 	l.write(t, r, 4, 200, 30)
 	relay, publish := r.start("one", "relay", "run"), r.start("one", "publish", "run")
@@ -136,7 +146,12 @@ func (r *rig) resetToStart(group, topic string) {
 // TestRestoredSource_IsRefused brings back an older copy of the source's database: the relay must not go on as if nothing had happened.
 func TestRestoredSource_IsRefused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	testenv.EachKafka(t, restoredSource)
+}
+
+func restoredSource(t *testing.T, brokers []string) {
+	t.Helper()
+	r := newRig(t, rigOptions{brokers: brokers})
 	l := newLedger()
 	l.write(t, r, 2, 100, 10)
 	relay := r.start("one", "relay", "run")

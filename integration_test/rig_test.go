@@ -90,7 +90,7 @@ func (r *rig) writeConfig() {
 	r.config = filepath.Join(dir, "leat.yaml")
 	text := fmt.Sprintf(`kafka:
   brokers: [%s]
-  partitions: 4
+  partitions: 4 # as every test: they share the finance topics
 sources:
   - name: %s
     url: %s
