@@ -436,3 +436,48 @@ func TestReadStatus_ShowsWhatIsBehindAndWhoHoldsIt(t *testing.T) {
 	require.EqualValues(t, 1, s.LateRows)
 	require.Less(t, s.SecondsBehind, time.Hour.Seconds())
 }
+
+func TestRelay_LearnsThatATopicTakesMore(t *testing.T) {
+	t.Parallel()
+	testenv.EachKafka(t, func(t *testing.T, brokers []string) {
+		r := newRig(t, brokers)
+		topic := topics.Source(r.system, "invoice")
+		r.create(topic, 1, map[string]string{"max.message.bytes": "3000"})
+		r.start(r.config())
+		payload := bytes.Repeat([]byte("x"), 4000)
+		r.insert("invoice", "1", payload)
+		r.eventually("the dead letter", func() bool { return len(r.deadLetters()) == 1 })
+		limit := "1000000"
+		_, err := r.admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &limit}}, topic)
+		require.NoError(t, err)
+		r.eventually("a larger record to be delivered", func() bool {
+			r.insert("invoice", "1", payload)
+			return len(r.read(topic)) > 0
+		})
+		r.eventually("every row to be somewhere", func() bool {
+			var rows int
+			require.NoError(t, r.db.QueryRow(t.Context(), "select count(*) from leat.outbox").Scan(&rows))
+			return rows == len(r.read(topic))+len(r.deadLetters())
+		})
+	})
+}
+
+// TestRelay_WaitsOutABroker stops a broker of its own in the middle of work.
+func TestRelay_WaitsOutABroker(t *testing.T) {
+	t.Parallel()
+	server := testenv.KafkaServer(t)
+	r := newRig(t, server.Brokers(), "invoice")
+	topic := topics.Source(r.system, "invoice")
+	relay, _ := r.start(r.config())
+	r.write(50)
+	r.await(topic, 50)
+	server.Kill()
+	r.write(50)
+	r.eventually("the relay to say that nothing flows", func() bool { return relay.Ready() != nil })
+	server.Start(t)
+	r.write(50)
+	r.await(topic, 150)
+	r.count(r.read(topic))
+	r.eventually("the relay to be ready", func() bool { return relay.Ready() == nil })
+	require.Empty(t, r.deadLetters())
+}

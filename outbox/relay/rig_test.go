@@ -90,7 +90,7 @@ func (r *rig) create(topic string, partitions int32, config map[string]string) {
 	}
 	r.eventually("topic "+topic, func() bool {
 		listed, err := r.admin.ListTopics(r.t.Context(), topic)
-		return err == nil && listed.Has(topic) && len(listed[topic].Partitions) == int(partitions)
+		return err == nil && listed.Has(topic) && len(listed[topic].Partitions) > 0
 	})
 }
 
