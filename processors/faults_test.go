@@ -3,10 +3,7 @@ package processors_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
-	"os"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -226,41 +223,6 @@ func TestRunner_StopsReadingWhenTooMuchIsParked(t *testing.T) {
 	b.requireExact(inputs)
 }
 
-// TestRunner_Throughput prints a measurement; it asserts nothing but exactness.
-func TestRunner_Throughput(t *testing.T) {
-	n, _ := strconv.Atoi(os.Getenv("LEAT_TEST_THROUGHPUT"))
-	if n == 0 {
-		t.Skip("set LEAT_TEST_THROUGHPUT to a number of records")
-	}
-	b := setup(t, 4)
-	for done := 0; done < n; done += 50_000 {
-		recs := make([]*kgo.Record, min(50_000, n-done))
-		for i := range recs {
-			recs[i] = &kgo.Record{Topic: b.in, Key: []byte(fmt.Sprintf("acme/test/%d", i%5_000)), Value: make([]byte, 100), Headers: []kgo.RecordHeader{
-				{Key: topics.HeaderTenant, Value: []byte("acme")},
-				{Key: topics.HeaderID, Value: []byte("01890a5d-ac96-774b-bcce-b302099a8057")},
-				{Key: topics.HeaderTime, Value: []byte("2026-11-23T10:00:00.123456Z")},
-			}}
-		}
-		require.NoError(t, b.cl.ProduceSync(t.Context(), recs...).FirstErr())
-	}
-	cfg := b.config(processors.HandlerFunc(func(_ context.Context, batch []processors.Message) []processors.Result {
-		rs := make([]processors.Result, len(batch))
-		outs := make([]processors.Message, len(batch))
-		for i, m := range batch {
-			outs[i] = processors.Message{Topic: b.out, Key: m.Key, Value: m.Value, Headers: m.Headers}
-			rs[i] = processors.Result{Outputs: outs[i : i+1], Outcome: "copied"}
-		}
-		return rs
-	}))
-	r := start(t, cfg)
-	eventually(t, "first", func() bool { return r.metric("leat_records_total", "copied") > 0 })
-	begin, first := time.Now(), r.metric("leat_records_total", "copied")
-	eventually(t, "all", func() bool { return r.metric("leat_records_total", "copied") == float64(n) })
-	took := time.Since(begin)
-	t.Logf("%.0f records/s (%d in %s), %.0f transactions", (float64(n)-first)/took.Seconds(), n, took, r.metric("leat_txn_total"))
-}
-
 func TestRunner_FencesATransactionOfRetriesAlone(t *testing.T) {
 	t.Parallel()
 	b := setupFake(t, 1)
@@ -305,29 +267,6 @@ func TestRunner_FoldsATopicWhoseEndWasCompactedAway(t *testing.T) {
 	start(t, cfg)
 	b.produce(inputs[100:]...)
 	b.requireExact(inputs)
-}
-
-// TestRunner_Latency prints a measurement: of single records through an idle runner.
-func TestRunner_Latency(t *testing.T) {
-	if os.Getenv("LEAT_TEST_THROUGHPUT") == "" {
-		t.Skip("set LEAT_TEST_THROUGHPUT")
-	}
-	b := setup(t, 4)
-	start(t, b.config(&copier{out: b.out}))
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.ConsumeTopics(b.out), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
-	require.NoError(t, err)
-	defer cl.Close()
-	var took []time.Duration
-	for i := range 200 {
-		begin := time.Now()
-		b.produce(input{fmt.Sprintf("k%d", i), "v"})
-		for n := 0; n == 0; {
-			n = cl.PollFetches(t.Context()).NumRecords()
-		}
-		took = append(took, time.Since(begin))
-	}
-	slices.Sort(took)
-	t.Logf("produce to read: p50 %s, p90 %s, p99 %s", took[100], took[180], took[198])
 }
 
 func TestRunner_IsNotReadyWhileKafkaIsGone(t *testing.T) {
