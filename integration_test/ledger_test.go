@@ -12,10 +12,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/outbox"
 	"github.com/leat-io/leat/topics"
 )
@@ -232,37 +232,7 @@ func (l *ledger) settled(t *testing.T, r *rig) {
 // read returns every committed record of a topic, in the order of its partitions.
 func (r *rig) read(topic string) []*kgo.Record {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
-	defer cancel()
-	ends, err := r.adm.ListCommittedOffsets(ctx, topic)
-	require.NoError(r.t, err)
-	require.NoError(r.t, ends.Error())
-	starts, err := r.adm.ListStartOffsets(ctx, topic)
-	require.NoError(r.t, err)
-	want := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if s, ok := starts.Lookup(topic, o.Partition); ok && o.Offset > s.Offset {
-			want[o.Partition] = o.Offset
-		}
-	})
-	client, err := kgo.NewClient(kgo.SeedBrokers(r.brokers...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
-	require.NoError(r.t, err)
-	defer client.Close()
-	var recs []*kgo.Record
-	for len(want) > 0 {
-		fetches := client.PollFetches(ctx)
-		require.NoError(r.t, fetches.Err0())
-		fetches.EachRecord(func(rec *kgo.Record) {
-			if rec.Offset+1 >= want[rec.Partition] {
-				delete(want, rec.Partition)
-			}
-			if !rec.Attrs.IsControl() {
-				recs = append(recs, rec)
-			}
-		})
-	}
-	return recs
+	return testenv.ReadCommitted(r.t, r.brokers, topic)
 }
 
 func envelope(t *testing.T, rec *kgo.Record) topics.Envelope {

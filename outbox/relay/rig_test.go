@@ -158,34 +158,7 @@ func (r *rig) fill(entity string, n, size, keys int) {
 // read returns the committed records of a topic, each partition in order.
 func (r *rig) read(topic string) []*kgo.Record {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
-	defer cancel()
-	ends, err := r.admin.ListEndOffsets(ctx, topic)
-	require.NoError(r.t, err)
-	left := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			left[o.Partition] = o.Offset
-		}
-	})
-	client, err := kgo.NewClient(kgo.SeedBrokers(r.brokers...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
-	require.NoError(r.t, err)
-	defer client.Close()
-	var recs []*kgo.Record
-	for len(left) > 0 {
-		fetches := client.PollFetches(ctx)
-		require.NoError(r.t, fetches.Err())
-		fetches.EachRecord(func(rec *kgo.Record) {
-			if rec.Offset+1 >= left[rec.Partition] {
-				delete(left, rec.Partition)
-			}
-			if !rec.Attrs.IsControl() {
-				recs = append(recs, rec)
-			}
-		})
-	}
-	return recs
+	return testenv.ReadCommitted(r.t, r.brokers, topic)
 }
 
 // await waits until the topic has n committed records, and checks the count.
