@@ -43,7 +43,7 @@ type Config struct {
 
 	StaticMember       bool          // keep partitions over a restart within SessionTimeout: fast restart, slow fail-over
 	TransactionTimeout time.Duration // default 40 s; the watchdog trips after twice as long
-	SessionTimeout     time.Duration // default 45 s
+	SessionTimeout     time.Duration // default 10 s: how long the partitions of a killed member wait
 	RebalanceTimeout   time.Duration // default 60 s
 	HeartbeatInterval  time.Duration // default 3 s
 	ShutdownGrace      time.Duration // how long a batch may go on after Run's context has ended; default 10 s
@@ -73,7 +73,7 @@ func (c Config) withDefaults() Config {
 	c.MaxParkedBytes = cmp.Or(c.MaxParkedBytes, 64<<20)
 	c.MaxRecordBytes = cmp.Or(c.MaxRecordBytes, 1_040_000)
 	c.TransactionTimeout = cmp.Or(c.TransactionTimeout, 40*time.Second)
-	c.SessionTimeout = cmp.Or(c.SessionTimeout, 45*time.Second)
+	c.SessionTimeout = cmp.Or(c.SessionTimeout, 10*time.Second)
 	c.RebalanceTimeout = cmp.Or(c.RebalanceTimeout, 60*time.Second)
 	c.HeartbeatInterval = cmp.Or(c.HeartbeatInterval, 3*time.Second)
 	c.ShutdownGrace = cmp.Or(c.ShutdownGrace, 10*time.Second)

@@ -51,7 +51,7 @@ type Config struct {
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: a registry of its own
 
-	BatchRows  int           // most rows of a transaction; default 10,000
+	BatchRows  int           // most rows of a transaction; default 8,000
 	BatchBytes int           // bytes after which a transaction takes no more rows; default 8 MiB
 	PollBusy   time.Duration // shortest time between polls that find nothing; default 2 ms
 	PollIdle   time.Duration // longest time between polls; default 20 ms
@@ -79,7 +79,7 @@ func (c Config) withDefaults() Config {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}
-	c.BatchRows = cmp.Or(c.BatchRows, 10_000)
+	c.BatchRows = cmp.Or(c.BatchRows, 8_000)
 	c.BatchBytes = cmp.Or(c.BatchBytes, 8<<20)
 	c.PollBusy = cmp.Or(c.PollBusy, 2*time.Millisecond)
 	c.PollIdle = max(cmp.Or(c.PollIdle, 20*time.Millisecond), c.PollBusy)
