@@ -49,7 +49,7 @@ func (a *App) relaySources(names ...string) ([]relay.Source, error) {
 }
 
 func relaySource(s *config.Source) relay.Source {
-	return relay.Source{Name: s.Name, URL: s.URL.Reveal(), Entities: s.Entities}
+	return relay.Source{Name: s.Name, URL: s.URL.Reveal(), Entities: s.Entities, Retention: s.OutboxRetention}
 }
 
 // RelayStatus is how far each source has been relayed.

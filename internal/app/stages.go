@@ -24,7 +24,7 @@ func (a *App) RunRelay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, nil, []stage{{"relay", r}}, []Part{{"outbox upkeep", a.upkeep}})
+	return a.serve(ctx, nil, []stage{{"relay", r}}, nil)
 }
 
 // RunNormalize turns source records into the finance model until ctx ends.
@@ -70,8 +70,7 @@ func (a *App) RunAll(ctx context.Context, before, after []Part) error {
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, before, []stage{{"relay", rel}, {"normalize", norm}, {"publish", pub}},
-		append([]Part{{"outbox upkeep", a.upkeep}}, after...))
+	return a.serve(ctx, before, []stage{{"relay", rel}, {"normalize", norm}, {"publish", pub}}, after)
 }
 
 // stage is a relay or a runner.

@@ -55,7 +55,7 @@ func TestRunAll_IsAliveButNotReadyWithoutItsServers(t *testing.T) {
 	require.NotContains(t, log.String(), "hunter2")
 }
 
-func TestUpkeep_MakesPartitionsAndDropsNothingUnrelayed(t *testing.T) {
+func TestRelayStatus_BeforeAndAfterAnAdoption(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
 	system := testenv.Name("upkeep")
@@ -66,13 +66,13 @@ func TestUpkeep_MakesPartitionsAndDropsNothingUnrelayed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = a.TopicsApply(t.Context())
 	require.NoError(t, err)
+	var status RelayStatus
 	// A cluster that never had a consumer group needs a moment to have a coordinator for one.
-	require.Eventually(t, func() bool { return a.keep(t.Context(), system, true) == nil }, time.Minute, 100*time.Millisecond)
-	delivered, err := a.delivered(t.Context(), system)
-	require.NoError(t, err)
-	require.Nil(t, delivered, "nothing has been relayed")
-	status, err := a.RelayStatus(t.Context())
-	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		status, err = a.RelayStatus(t.Context(), system)
+		return err == nil && status.Err() == nil
+	}, time.Minute, 100*time.Millisecond)
+	require.Nil(t, status[0].Position, "nothing has been relayed")
 	var text strings.Builder
 	require.NoError(t, status.WriteText(&text))
 	require.Contains(t, text.String(), "nothing has been relayed yet")
@@ -81,8 +81,19 @@ func TestUpkeep_MakesPartitionsAndDropsNothingUnrelayed(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, adopted.WriteText(&text))
 	require.Contains(t, text.String(), "source "+system+" goes on after id 0; its position was none\n")
-	delivered, err = a.delivered(t.Context(), system)
+	status, err = a.RelayStatus(t.Context(), system)
 	require.NoError(t, err)
-	require.NotNil(t, delivered)
-	require.NoError(t, a.keep(t.Context(), system, true))
+	require.NotNil(t, status[0].Position)
+}
+
+func TestRelaySources_KeepDeliveredRowsAsLongAsConfigured(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	cfg.Kafka.Brokers = []string{"localhost:9092"}
+	cfg.Sources = []config.Source{{
+		Name: "shop", Entities: []string{"a"}, URL: config.NewDatabaseURL("postgres://localhost/shop"), OutboxRetention: 90 * 24 * time.Hour,
+	}}
+	sources, err := New(cfg, Options{Stderr: io.Discard}).relaySources()
+	require.NoError(t, err)
+	require.Equal(t, 90*24*time.Hour, sources[0].Retention)
 }
