@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/topics"
@@ -110,27 +111,72 @@ func (b *bench) produce(ctx context.Context, n int, record func(int) *kgo.Record
 	return promise.Err()
 }
 
-// span is the time from the first to the last record of a topic that a read_committed consumer sees, until it has seen n.
-func (b *bench) span(ctx context.Context, topic string, n int) (time.Duration, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.FetchMaxWait(100*time.Millisecond))
-	if err != nil {
-		return 0, err
-	}
-	defer cl.Close()
+// throughput is how many of n records become visible to a read_committed consumer in a second, from the first transaction to the
+// last. It watches the last stable offsets, as a consumer of every record would take a good part of the machine, and counts the
+// records afterwards.
+func (b *bench) throughput(ctx context.Context, topic string, n int) (float64, error) {
 	var first, last time.Time
-	for seen := 0; seen < n; {
-		fetches := cl.PollRecords(ctx, -1)
-		if err := ctx.Err(); err != nil {
+	var before, visible int64
+	for visible < int64(n) || time.Since(last) < time.Second { // markers of transactions count as offsets
+		time.Sleep(5 * time.Millisecond)
+		offsets, err := b.adm.ListCommittedOffsets(ctx, topic)
+		if err == nil {
+			err = offsets.Error()
+		}
+		if err != nil {
 			return 0, err
 		}
-		if got := fetches.NumRecords(); got > 0 {
-			seen += got
-			last = time.Now()
-			if first.IsZero() {
-				first = last
-			}
+		var sum int64
+		offsets.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+		if sum == visible {
+			continue
+		}
+		visible, last = sum, time.Now()
+		if first.IsZero() {
+			first, before = last, sum
 		}
 	}
-	return last.Sub(first), nil
+	if err := b.count(ctx, topic, n); err != nil {
+		return 0, err
+	}
+	return float64(int64(n)-before) / last.Sub(first).Seconds(), nil
+}
+
+// count reads a topic to its end and fails unless it holds n records.
+func (b *bench) count(ctx context.Context, topic string, n int) error {
+	ends, err := b.adm.ListCommittedOffsets(ctx, topic)
+	if err != nil {
+		return err
+	}
+	positions := map[int32]int64{}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	atEnd := func() (done bool) {
+		done = true
+		ends.Each(func(o kadm.ListedOffset) {
+			done = done && positions[o.Partition] >= o.Offset
+		})
+		return done
+	}
+	seen := 0
+	for !atEnd() {
+		fetches := cl.PollRecords(ctx, -1)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		fetches.EachRecord(func(rec *kgo.Record) {
+			positions[rec.Partition] = rec.Offset + 1
+			if !rec.Attrs.IsControl() {
+				seen++
+			}
+		})
+	}
+	if seen != n {
+		return fmt.Errorf("%s holds %d records, not %d", topic, seen, n)
+	}
+	return nil
 }

@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	fs.StringVar(&o.postgres, "postgres", getenv("LEAT_TEST_POSTGRES_URL"), "a URL that may create databases ($LEAT_TEST_POSTGRES_URL)")
 	fs.IntVar(&o.rows, "rows", 500_000, "rows of a backlog")
 	fs.IntVar(&o.rate, "rate", 2_000, "business transactions a second for latency")
-	fs.IntVar(&o.rounds, "rounds", 3, "how often each measurement is made, interleaved")
+	fs.IntVar(&o.rounds, "rounds", 3, "how often each measurement is made, interleaved, after one that is not counted")
 	fs.StringVar(&o.out, "out", "", "directory for performance.md and performance.json (default: only print)")
 	only := fs.String("only", "", "names with commas (default all): "+strings.Join(names(), ", "))
 	if err := fs.Parse(args); err != nil {
@@ -85,15 +85,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer b.close()
-	for round := range o.rounds {
+	for round := range o.rounds + 1 {
 		for _, s := range scenarios() {
 			if len(o.only) > 0 && !slices.Contains(o.only, s.name) {
 				continue
 			}
-			_, _ = fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, o.rounds, s.about)
+			what := fmt.Sprintf("round %d of %d", round, o.rounds)
+			if round == 0 {
+				what = "warming up"
+			}
+			_, _ = fmt.Fprintf(stderr, "%s: %s\n", what, s.about)
 			if err := s.run(b, ctx); err != nil {
 				return fmt.Errorf("measuring %s: %w", s.name, err)
 			}
+		}
+		if round == 0 {
+			b.report.Results = nil // a JVM that has just started compiles while it works
 		}
 	}
 	return b.report.write(stdout, o)

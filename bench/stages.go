@@ -46,11 +46,11 @@ func (b *bench) stage(ctx context.Context, r *rig, name, what, output string, n 
 	if err != nil {
 		return err
 	}
-	took, err := b.span(ctx, output, n)
+	rate, err := b.throughput(ctx, output, n)
 	if err != nil {
 		return err
 	}
-	b.report.add(name, what, what+"/s", float64(n)/took.Seconds())
+	b.report.add(name, what, what+"/s", rate)
 	return p.usage(&b.report, name, n)
 }
 
