@@ -1,0 +1,65 @@
+package audit_test
+
+import (
+	"database/sql"
+	"encoding/json"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/migrations"
+	"github.com/leat-io/leat/operations/audit"
+)
+
+func TestRecord_StandsWithItsChangeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	ctx, url := t.Context(), testenv.Postgres(t)
+	std, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	defer std.Close()
+	_, err = migrations.Up(ctx, std, migrations.Control)
+	require.NoError(t, err)
+	db, err := pgxpool.New(ctx, url)
+	require.NoError(t, err)
+	defer db.Close()
+
+	for i, commit := range []bool{true, false, true} {
+		tx, err := db.Begin(ctx)
+		require.NoError(t, err)
+		require.NoError(t, audit.Record(ctx, tx, audit.Entry{
+			Actor: "ana@desk", Action: "pause", Object: "group reporting", Reason: "month end",
+			Before: map[string]int{"n": i}, After: nil,
+		}))
+		if commit {
+			require.NoError(t, tx.Commit(ctx))
+		} else {
+			require.NoError(t, tx.Rollback(ctx))
+		}
+	}
+	entries, err := audit.List(ctx, db, audit.Filter{Action: "pau", Object: "reporting", Actor: "ana@desk"})
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+	require.Equal(t, json.RawMessage(`{"n": 2}`), entries[0].Before, "newest first")
+	require.Nil(t, entries[0].After)
+	require.False(t, entries[0].At.IsZero())
+	none, err := audit.List(ctx, db, audit.Filter{Until: entries[1].At})
+	require.NoError(t, err)
+	require.Empty(t, none)
+
+	for _, sql := range []string{"delete from leat_control.audit_log", "update leat_control.audit_log set reason = 'x'", "truncate leat_control.audit_log"} {
+		_, err = db.Exec(ctx, sql)
+		require.ErrorContains(t, err, "append only")
+	}
+}
+
+func TestOperator_NeedsNameAndReason(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, audit.Operator{Name: "ana", Reason: "month end"}.Validate())
+	require.ErrorIs(t, audit.Operator{Name: "ana", Reason: " "}.Validate(), audit.ErrNoReason)
+	require.ErrorContains(t, audit.Operator{Reason: "x"}.Validate(), "LEAT_ACTOR")
+	require.Equal(t, "ana@desk", audit.Actor(func(string) string { return "ana@desk" }))
+	require.Contains(t, audit.Actor(func(string) string { return "" }), "@")
+}
