@@ -9,13 +9,21 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/topics"
 )
 
 // TestKills_LoseAndRepeatNothing kills relay, normalize and publish with SIGKILL again and again while rows are written.
 func TestKills_LoseAndRepeatNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	t.Run("kafka", func(t *testing.T) { kills(t, rigOptions{}) })
+	// kfake does not notice that a member was killed while it joined.
+	t.Run("kfake", func(t *testing.T) { kills(t, rigOptions{brokers: testenv.Fake(t), static: true}) })
+}
+
+func kills(t *testing.T, o rigOptions) {
+	t.Helper()
+	r := newRig(t, o)
 	l := newLedger()
 	stages := [][]string{{"relay", "run"}, {"normalize", "run"}, {"publish", "run"}}
 	procs := make([]*process, len(stages))
@@ -50,7 +58,12 @@ func TestKills_LoseAndRepeatNothing(t *testing.T) {
 // TestRebalances_LoseAndRepeatNothing lets members join, leave, and stall: a stalled member wakes up as a zombie that must not write.
 func TestRebalances_LoseAndRepeatNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	testenv.EachKafka(t, rebalances)
+}
+
+func rebalances(t *testing.T, brokers []string) {
+	t.Helper()
+	r := newRig(t, rigOptions{brokers: brokers})
 	l := newLedger()
 	relays := []*process{r.start("one", "relay", "run"), r.start("two", "relay", "run")}
 	normalizers := map[string]*process{"one": r.start("one", "normalize", "run")}

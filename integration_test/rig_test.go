@@ -43,6 +43,7 @@ type rig struct {
 type rigOptions struct {
 	brokers      []string
 	reportingURL string // default: a fresh database
+	static       bool   // members of groups are static ones
 }
 
 // newRig migrates fresh databases, writes the configuration and creates the topics, all by the leat command as a user would.
@@ -56,7 +57,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		r.reportingURL = testenv.Postgres(t)
 	}
 	r.normalizeGroup, r.publishGroup = testenv.Name("normalize"), testenv.Name("reporting")
-	r.writeConfig()
+	r.writeConfig(o)
 	r.source, r.reporting = pool(t, r.sourceURL), pool(t, r.reportingURL)
 	client, err := kgo.NewClient(kgo.SeedBrokers(r.brokers...))
 	require.NoError(t, err)
@@ -76,7 +77,7 @@ func pool(t *testing.T, url string) *pgxpool.Pool {
 	return p
 }
 
-func (r *rig) writeConfig() {
+func (r *rig) writeConfig(o rigOptions) {
 	r.t.Helper()
 	dir := r.t.TempDir()
 	mappings := filepath.Join(dir, "mappings")
@@ -101,18 +102,20 @@ normalize:
   mappings: %s
   group: %s
   instance: ${LEAT_INSTANCE:-one}
+  static_member: %t
 publish:
   group: %s
   instance: ${LEAT_INSTANCE:-one}
+  static_member: %[7]t
   reporting:
-    url: %s
+    url: %[9]s
 retry:
   attempts: 5
   backoff: 100ms
   max: 1s
 http:
   listen: "off"
-`, strings.Join(r.brokers, ", "), r.system, r.sourceURL, r.system, mappings, r.normalizeGroup, r.publishGroup, r.reportingURL)
+`, strings.Join(r.brokers, ", "), r.system, r.sourceURL, r.system, mappings, r.normalizeGroup, o.static, r.publishGroup, r.reportingURL)
 	require.NoError(r.t, os.WriteFile(r.config, []byte(text), 0o600))
 }
 

@@ -110,6 +110,7 @@ func (a *App) newNormalize() (*processors.Runner, error) {
 	}
 	return a.newRunner("normalize", processors.Config{
 		Group: a.cfg.Normalize.Group, Instance: a.cfg.Normalize.Instance, Topics: set.Inputs(), Handler: normalize.New(set),
+		StaticMember: a.cfg.Normalize.StaticMember,
 	})
 }
 
@@ -120,6 +121,7 @@ func (a *App) newPublish(db reporting.DB) (*processors.Runner, error) {
 	}
 	return a.newRunner("publish", processors.Config{
 		Group: a.cfg.Publish.Group, Instance: a.cfg.Publish.Instance, Topics: reporting.Inputs(), Handler: handler,
+		StaticMember: a.cfg.Publish.StaticMember,
 	})
 }
 

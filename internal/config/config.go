@@ -91,6 +91,9 @@ type Normalize struct {
 	Mappings string `yaml:"mappings"` // directory of the mapping files; default mappings
 	Group    string `yaml:"group"`    // default normalize
 	Instance string `yaml:"instance"` // names this process within the group; default: a name of the host
+
+	// StaticMember keeps the partitions of a process that restarts for it; one that dies is replaced no sooner than without.
+	StaticMember bool `yaml:"static_member"`
 }
 
 // Publish configures the publish stage.
@@ -98,6 +101,8 @@ type Publish struct {
 	Reporting Reporting `yaml:"reporting"`
 	Group     string    `yaml:"group"`    // default reporting
 	Instance  string    `yaml:"instance"` // names this process within the group; default: a name of the host
+
+	StaticMember bool `yaml:"static_member"` // as of Normalize
 }
 
 // Reporting is a Postgres database with the reporting tables.

@@ -46,8 +46,9 @@ func (c *Config) Require(sections ...Section) error {
 }
 
 const (
-	remedyURL  = "write the address of a Postgres database: postgres://user:password@host:5432/database"
-	remedyName = "use 1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit"
+	remedyURL    = "write the address of a Postgres database: postgres://user:password@host:5432/database"
+	remedyStatic = "set instance beside it, another one for each process"
+	remedyName   = "use 1 to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit"
 )
 
 // validator collects what is wrong with the values of a file. It runs before defaults are set: what is zero was not
@@ -125,8 +126,10 @@ func (v *validator) stages() {
 	v.name("relay.group", c.Relay.Group)
 	v.name("normalize.group", c.Normalize.Group)
 	v.name("normalize.instance", c.Normalize.Instance)
+	v.check(!c.Normalize.StaticMember || c.Normalize.Instance != "", "normalize.static_member", "needs a name that outlives a restart", remedyStatic)
 	v.name("publish.group", c.Publish.Group)
 	v.name("publish.instance", c.Publish.Instance)
+	v.check(!c.Publish.StaticMember || c.Publish.Instance != "", "publish.static_member", "needs a name that outlives a restart", remedyStatic)
 	v.name("publish.reporting.publication", c.Publish.Reporting.Publication)
 	v.url("publish.reporting.url", c.Publish.Reporting.URL)
 	if v.given("retry.attempts") {
