@@ -12,8 +12,13 @@ import (
 // TestTargetDown_WaitsWithoutDeadLetters stops the reporting database in the middle of work and starts it again.
 func TestTargetDown_WaitsWithoutDeadLetters(t *testing.T) {
 	t.Parallel()
+	testenv.EachKafka(t, targetDown)
+}
+
+func targetDown(t *testing.T, brokers []string) {
+	t.Helper()
 	server := testenv.PostgresServer(t)
-	r := newRig(t, rigOptions{reportingURL: server.Database(t)})
+	r := newRig(t, rigOptions{brokers: brokers, reportingURL: server.Database(t)})
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
 	l.write(t, r, 4, 400, 40)
