@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,12 @@ func TestHandler_SaysWhenTheTargetIsNotThere(t *testing.T) {
 	t.Run("read only", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t)
-		code, text := failure(t, bare(t, b.url+"&default_transaction_read_only=on", reporting.Config{}))
+		u, err := url.Parse(b.url)
+		require.NoError(t, err)
+		q := u.Query()
+		q.Set("default_transaction_read_only", "on")
+		u.RawQuery = q.Encode()
+		code, text := failure(t, bare(t, u.String(), reporting.Config{}))
 		require.Equal(t, "read_only", code)
 		require.Contains(t, text, "primary")
 	})
