@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
