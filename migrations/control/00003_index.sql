@@ -12,12 +12,12 @@ create table leat_control.positions (
   primary key (projection, topic, partition)
 );
 
--- One row for each record of a dead-letter topic; rebuildable from the topics, but for what people decided (dead_letter_notes).
+-- One row for each record of a dead-letter topic. All of it is derived: from the record itself, and, for the state, from
+-- dead_letter_notes, redrive_items and the other letters. So it can be thrown away and read anew from the topics.
 create table leat_control.dead_letters (
   topic              text not null,  -- the dead-letter topic
   partition          integer not null,
   "offset"           bigint not null,
-  topic_id           uuid not null,
   at                 timestamptz not null, -- the dead letter's own timestamp
   format             text not null check (format in ('leat', 'relay', 'spring', 'connect', 'streams', 'unknown')),
   tenant             text not null default '',
@@ -41,9 +41,11 @@ create table leat_control.dead_letters (
   last_failed_at     timestamptz,
   replay_count       integer not null default 0,
   replay_id          text not null default '',
+  bytes              integer not null default 0, -- of key, value and headers
   state              text not null default 'open'
                      check (state in ('open', 'redriving', 'redriven', 'resolved', 'failed_again', 'discarded')),
-  state_at           timestamptz not null default now(),
+  state_at           timestamptz not null,
+  job                uuid,    -- the redrive that has or had it
   successor_topic    text,    -- of a letter that failed again: the letter that it became
   successor_partition integer,
   successor_offset   bigint,
@@ -58,17 +60,19 @@ create index dead_letters_event on leat_control.dead_letters (event_id);
 create index dead_letters_original on leat_control.dead_letters (original_topic, original_partition, original_offset, group_name);
 create index dead_letters_record on leat_control.dead_letters (tenant, system, source_id);
 
--- What people know and decided about a dead letter. It is not derived from a topic, so a reindex keeps it.
+-- What people know and decided about a dead letter. It is not derived from a topic, so a reindex keeps it. at is the letter's
+-- own timestamp: in a topic that was made anew, another letter has the same offset, and this is not about that one.
 create table leat_control.dead_letter_notes (
   topic        text not null,
   partition    integer not null,
   "offset"     bigint not null,
-  topic_id     uuid not null,
+  at           timestamptz not null,
   owner        text not null default '',
   note         text not null default '',
   discarded_by text not null default '',
   discarded_at timestamptz,
-  primary key (topic, partition, "offset")
+  discarded_why text not null default '',
+  primary key (topic, partition, "offset", at)
 );
 
 -- One row for each failed attempt that stands on a retry or dead-letter topic.
