@@ -129,7 +129,7 @@ func (s *session) nextDue() (ok bool, wait time.Duration) {
 	return ok, wait
 }
 
-// watchLag keeps the last stable offsets of the owned partitions current, also of those that are not read now. It is also what
+// watchLag keeps what the brokers have of the owned partitions current, also of those that are not read now. It is also what
 // notices that Kafka does not answer: the client waits for its brokers without a word.
 func (s *session) watchLag(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -137,22 +137,43 @@ func (s *session) watchLag(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		askCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		stable, err := s.fold.adm.ListCommittedOffsets(askCtx, s.r.cfg.Topics...)
-		cancel()
-		if err != nil {
+		if err := s.lookAtLogs(ctx); err != nil {
 			text := "Kafka does not answer: " + err.Error()
 			s.kafkaError.Store(&text)
 			continue
 		}
 		s.kafkaError.Store(nil)
-		for _, p := range s.owned() {
-			if l, ok := stable.Lookup(p.topic, p.partition); ok && l.Err == nil {
-				p.stable.Store(l.Offset)
-				if l.Offset <= p.view.Load().Offset {
-					p.caughtUp.Store(s.r.now().UnixMilli())
-				}
-			}
+	}
+}
+
+func (s *session) lookAtLogs(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	stable, err := s.fold.adm.ListCommittedOffsets(ctx, s.r.cfg.Topics...)
+	if err != nil {
+		return err
+	}
+	// After the stable offsets: what is stable by now was below the end before.
+	ends, err := s.fold.adm.ListEndOffsets(ctx, s.r.cfg.Topics...)
+	if err != nil {
+		return err
+	}
+	starts, err := s.fold.adm.ListStartOffsets(ctx, s.r.cfg.Topics...)
+	if err != nil {
+		return err
+	}
+	for _, p := range s.owned() {
+		l, ok1 := stable.Lookup(p.topic, p.partition)
+		end, ok2 := ends.Lookup(p.topic, p.partition)
+		start, ok3 := starts.Lookup(p.topic, p.partition)
+		if !ok1 || !ok2 || !ok3 || l.Err != nil || end.Err != nil || start.Err != nil {
+			continue
+		}
+		now := s.r.now()
+		p.observe(start.Offset, l.Offset, end.Offset, now)
+		if l.Offset <= p.view.Load().Offset {
+			p.caughtUp.Store(now.UnixMilli())
 		}
 	}
+	return nil
 }

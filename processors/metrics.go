@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leat-io/leat/topics"
 )
 
 // metrics counts committed work only: an aborted transaction leaves no trace but in leat_txn_*.
@@ -36,11 +38,13 @@ func newMetrics(reg prometheus.Registerer, stage string, status prometheus.Colle
 		retries:    counter("leat_retry_scheduled_total", "Retries scheduled."),
 		retryLate:  histogram("leat_retry_late_seconds", "Delay of retries after their due time.", prometheus.ExponentialBuckets(0.001, 4, 10)),
 		deadLetter: vec("leat_dlq_total", "Dead letters written.", "disposition", "error_class"),
+		// With a bound at 60: the freshness objective of deploy/prometheus counts by it.
 		endToEnd: histogram("leat_end_to_end_seconds", "Time from the change at the source (ce_time) to the commit of this stage.",
-			prometheus.ExponentialBuckets(0.005, 2.5, 16)),
+			[]float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}),
 		rebalances: counter("leat_rebalance_total", "Times partitions were taken away."),
 		watchdog:   counter("leat_watchdog_trips_total", "Batches cancelled for lack of progress."),
 	}
+	m.begin()
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"stage": stage}, reg)
 	for _, c := range []prometheus.Collector{
 		m.records, m.txns, m.aborts, m.retries, m.retryLate, m.deadLetter, m.endToEnd, m.rebalances, m.watchdog, status,
@@ -52,10 +56,27 @@ func newMetrics(reg prometheus.Registerer, stage string, status prometheus.Colle
 	return m, nil
 }
 
+// begin makes the counters of what should never happen 0: one that first appears as 1 has not increased, for Prometheus.
+func (m *metrics) begin() {
+	for _, outcome := range []string{"parked", "retry", "dead_letter"} {
+		m.records.WithLabelValues(outcome)
+	}
+	for _, result := range []string{"committed", "aborted", "error"} {
+		m.txns.WithLabelValues(result)
+	}
+	for _, reason := range []string{"handler", "systemic", "watchdog", "interrupted", "refused", "produce", "rebalance", "end"} {
+		m.aborts.WithLabelValues(reason)
+	}
+	m.deadLetter.WithLabelValues(string(topics.DispositionPermanent), string(permanent))
+	m.deadLetter.WithLabelValues(string(topics.DispositionExhausted), string(transient))
+}
+
 // statusCollector turns a Status into gauges at the time of a scrape.
 type statusCollector struct {
-	status                                             func() Status
-	breaker, parkedKeys, parkedOldest, lag, lagSeconds *prometheus.Desc
+	status                            func() Status
+	breaker, parkedKeys, parkedOldest *prometheus.Desc
+	lag, lagSeconds                   *prometheus.Desc
+	settled, margin, stuck            *prometheus.Desc
 }
 
 func newStatusCollector(status func() Status) *statusCollector {
@@ -69,11 +90,23 @@ func newStatusCollector(status func() Status) *statusCollector {
 		parkedOldest: desc("leat_parked_oldest_seconds", "Time since the first failure of the key parked longest."),
 		lag:          desc("leat_lag_records", "Records up to the last stable offset that are not settled.", "topic", "partition"),
 		lagSeconds:   desc("leat_lag_seconds", "How far behind the partition is; 0 when all is settled.", "topic", "partition"),
+		settled:      desc("leat_settled_offset", "The next offset to be settled: what the group has committed.", "topic", "partition"),
+		margin: desc("leat_retention_margin_records",
+			"Records from the start of the log to the settled offset. Below 0, Kafka has deleted records before they were read.",
+			"topic", "partition"),
+		stuck: desc("leat_lso_stuck_seconds",
+			"For how long an open transaction has kept the last stable offset where it is; 0 if none does.", "topic", "partition"),
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.breaker, c.parkedKeys, c.parkedOldest, c.lag, c.lagSeconds, c.settled, c.margin, c.stuck,
+	} {
+		ch <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
@@ -90,8 +123,14 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		if !p.ParkedSince.IsZero() {
 			oldest = max(oldest, s.Time.Sub(p.ParkedSince))
 		}
-		gauge(c.lag, float64(p.Lag), p.Topic, itoa(p.Partition))
-		gauge(c.lagSeconds, p.LagTime.Seconds(), p.Topic, itoa(p.Partition))
+		partition := itoa(p.Partition)
+		gauge(c.lag, float64(p.Lag), p.Topic, partition)
+		gauge(c.lagSeconds, p.LagTime.Seconds(), p.Topic, partition)
+		gauge(c.settled, float64(p.Offset), p.Topic, partition)
+		gauge(c.stuck, p.StuckTime.Seconds(), p.Topic, partition)
+		if p.LogStart >= 0 {
+			gauge(c.margin, float64(p.Offset-p.LogStart), p.Topic, partition)
+		}
 	}
 	gauge(c.parkedKeys, float64(keys))
 	gauge(c.parkedOldest, oldest.Seconds())

@@ -38,6 +38,9 @@ type partition struct {
 
 	view     atomic.Pointer[PartitionStatus]
 	stable   atomic.Int64 // last stable offset
+	logStart atomic.Int64 // the earliest offset that is kept; -1: not known yet
+	stuck    atomic.Int64 // since when the last stable offset stands still below the high watermark, in ms; 0: it does not
+	watched  int64        // the last stable offset that watchLag saw last; its own
 	lastTime atomic.Int64 // timestamp of the last settled record, in ms
 	caughtUp atomic.Int64 // when lag was last 0, in ms
 }
@@ -223,7 +226,22 @@ func (s *session) newPartition(tp topicPartition, next int64) *partition {
 	}
 	p.view.Store(&PartitionStatus{Topic: tp.topic, Partition: tp.partition, State: "folding", Offset: next})
 	p.caughtUp.Store(s.r.now().UnixMilli())
+	p.logStart.Store(-1)
 	return p
+}
+
+// observe notes what the broker has of p. A last stable offset below the high watermark is a transaction that is open; one that
+// does not move from one look to the next is a transaction that does not end, and nobody can read past it.
+func (p *partition) observe(start, stable, end int64, now time.Time) {
+	p.logStart.Store(start)
+	p.stable.Store(stable)
+	switch {
+	case stable >= end:
+		p.stuck.Store(0)
+	case stable != p.watched || p.stuck.Load() == 0:
+		p.stuck.Store(now.UnixMilli())
+	}
+	p.watched = stable
 }
 
 // retain forgets every partition that is not in assigned. The client's own callbacks cannot be relied on for this:

@@ -30,6 +30,8 @@ type PartitionStatus struct {
 	Offset        int64         `json:"offset"` // the next one to be settled
 	Lag           int64         `json:"lag"`    // records from Offset to the last stable offset
 	LagTime       time.Duration `json:"lag_time"`
+	LogStart      int64         `json:"log_start"`  // the earliest offset that Kafka keeps; -1: not known yet. Above Offset: records were deleted unread
+	StuckTime     time.Duration `json:"stuck_time"` // for how long the last stable offset has stood still below an open transaction
 	ParkedKeys    int           `json:"parked_keys"`
 	ParkedRecords int           `json:"parked_records"`
 	ParkedBytes   int           `json:"parked_bytes"`
@@ -65,6 +67,10 @@ func (r *Runner) Status() Status {
 		ps.Lag = max(0, p.stable.Load()-ps.Offset)
 		if since := max(p.caughtUp.Load(), p.lastTime.Load()); ps.Lag > 0 {
 			ps.LagTime = max(0, now.Sub(time.UnixMilli(since)))
+		}
+		ps.LogStart = p.logStart.Load()
+		if since := p.stuck.Load(); since > 0 {
+			ps.StuckTime = max(0, now.Sub(time.UnixMilli(since)))
 		}
 		st.Partitions = append(st.Partitions, ps)
 	}

@@ -22,6 +22,7 @@ type metrics struct {
 	fenced       *prometheus.CounterVec
 	lag          *prometheus.GaugeVec
 	running      *prometheus.GaugeVec
+	refused      *prometheus.GaugeVec
 	owned        prometheus.Gauge
 	batchRows    prometheus.Histogram
 	readSeconds  prometheus.Histogram
@@ -49,6 +50,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag: gauge("leat_relay_lag_rows",
 			"Difference between the highest id in the outbox and the last one delivered: rows waiting, and gaps of rollbacks.", "source"),
 		running: gauge("leat_relay_running", "1 while the owned source can be relayed, 0 while it waits for something.", "source"),
+		refused: gauge("leat_relay_refused",
+			"1 while the cursor is refused, because it does not belong to the database as it is, and an operator must decide.", "source"),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "leat_relay_owned_sources", Help: "Sources that the group has assigned to this process.",
 		}),
@@ -58,9 +61,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		sendSeconds: histogram("leat_relay_transaction_seconds", "Time from the first record to the commit of a transaction.",
 			prometheus.ExponentialBuckets(0.001, 2, 16)),
 	}
-	reg.MustRegister(m.rows, m.lateRows, m.deadLetters, m.transactions, m.fenced, m.lag, m.running, m.owned, m.batchRows, m.readSeconds,
+	reg.MustRegister(m.rows, m.lateRows, m.deadLetters, m.transactions, m.fenced, m.lag, m.running, m.refused, m.owned, m.batchRows, m.readSeconds,
 		m.sendSeconds)
 	return m
+}
+
+// begin makes the counters of what should not happen 0: one that first appears as 1 has not increased, for Prometheus.
+func (m *metrics) begin(sources []Source) {
+	for _, s := range sources {
+		m.fenced.WithLabelValues(s.Name)
+		for _, result := range []string{resultCommitted, resultAborted, resultFailed} {
+			m.transactions.WithLabelValues(s.Name, result)
+		}
+		for _, code := range []string{codeRow, codeHeaders, codeUnknownEntity, codeTooLarge, codeRefused} {
+			m.deadLetters.WithLabelValues(s.Name, code)
+		}
+	}
 }
 
 // ages exports the age of the oldest row that is read and not delivered, at the time of scraping: it grows while Kafka is

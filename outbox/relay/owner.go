@@ -184,6 +184,7 @@ func (o *owner) stop(rs []*running, lost bool) {
 	for _, r := range rs {
 		delete(o.running, r.spec.Name)
 		o.metrics.running.DeleteLabelValues(r.spec.Name)
+		o.metrics.refused.DeleteLabelValues(r.spec.Name)
 		o.metrics.lag.DeleteLabelValues(r.spec.Name)
 	}
 	o.metrics.owned.Set(float64(len(o.running)))

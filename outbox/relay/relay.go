@@ -144,6 +144,7 @@ func New(c Config) (*Relay, error) {
 	}
 	r := &Relay{cfg: c.withDefaults()}
 	r.metrics = newMetrics(r.cfg.Registerer)
+	r.metrics.begin(r.cfg.Sources)
 	r.owner = newOwner(&r.cfg, r.metrics)
 	if err := r.cfg.Registerer.Register(newAges(r.owner.pending)); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)

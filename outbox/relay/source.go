@@ -180,11 +180,14 @@ func (s *source) set(st state, err error) {
 	}
 	s.state, s.err = st, err
 	s.mu.Unlock()
-	running := 0.0
-	if st == stateRunning {
-		running = 1
+	is := func(other state) float64 {
+		if st == other {
+			return 1
+		}
+		return 0
 	}
-	s.metrics.running.WithLabelValues(s.spec.Name).Set(running)
+	s.metrics.running.WithLabelValues(s.spec.Name).Set(is(stateRunning))
+	s.metrics.refused.WithLabelValues(s.spec.Name).Set(is(stateRefused))
 	switch {
 	case !changed:
 	case err == nil:
