@@ -1,11 +1,8 @@
 package processors
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"runtime/debug"
 	"time"
 
@@ -35,10 +32,10 @@ func (r *Runner) failure(msg *Message, prev topics.Failure, c class, d topics.Di
 	}
 	f.Class, f.Code, f.Disposition = string(c), Code(err), d
 	f.Message = err.Error()
-	f.Fingerprint = fingerprint(r.cfg.Name, f.Class, f.Code, f.Message)
 	if pe := (*panicError)(nil); errors.As(err, &pe) {
 		f.Stack = string(pe.stack)
 	}
+	f.Fingerprint = topics.Fingerprint(r.cfg.Name, f.Class, f.Code, f.Message, f.Stack)
 	return f
 }
 
@@ -122,27 +119,4 @@ func decodeParked(topic string, rec *kgo.Record) (*entry, error) {
 	}
 	f.Key, f.Null, f.Writer = nil, false, ""
 	return newEntry(msg, f), nil
-}
-
-// fingerprint groups failures of one cause. Its algorithm is part of the value, so that a better one moves no old group.
-func fingerprint(handler, class, code, message string) string {
-	sum := sha256.Sum256([]byte(handler + "\x00" + class + "\x00" + code + "\x00" + parameterize(message)))
-	return "v1:" + hex.EncodeToString(sum[:8])
-}
-
-var parameterRE = regexp.MustCompile(
-	`"(?:[^"\\]|\\.)*"|'[^']*'|` + // quoted text
-		`[\w.+-]+@[\w-]+\.[\w.-]+|` + // mail address
-		`\b[a-z][a-z0-9+.-]*://[^\s"']+|` + // URL
-		`\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|` + // UUID
-		`\b\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?|` + // date, time
-		`\b(?:0x)?[0-9a-fA-F]{8,}\b|` + // hexadecimal: hashes, pointers
-		`[-+]?\d+(?:[.:,]\d+)*`) // numbers, addresses, durations
-
-// parameterize replaces what differs between failures of one cause.
-func parameterize(message string) string {
-	if len(message) > 1<<10 {
-		message = message[:1<<10]
-	}
-	return parameterRE.ReplaceAllString(message, "?")
 }

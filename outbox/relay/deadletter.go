@@ -41,6 +41,7 @@ func bury(b *batch, i int, maxBytes int) {
 	failure := topics.Failure{
 		Topic: topics.Source(r.system, r.entity), Time: r.occurred, KeyHash: topics.KeyHash(rec.Key), Handler: "relay", Attempt: 1,
 		FirstFailedAt: now, LastFailedAt: now, Class: "permanent", Code: r.refused.code, Message: r.refused.message,
+		Fingerprint: topics.Fingerprint("relay", "permanent", r.refused.code, r.refused.message, ""),
 		Disposition: topics.DispositionPermanent, OutboxID: max(r.id, 0), SourceSystem: r.system,
 	}
 	own := make([]topics.Header, 0, len(rec.Headers))
