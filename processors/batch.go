@@ -16,11 +16,12 @@ import (
 // loop polls and transacts until pollCtx ends or the client fails. All state of partitions but their inboxes is its own.
 func (s *session) loop(pollCtx, workCtx context.Context) error {
 	for pollCtx.Err() == nil {
-		if d := s.r.breaker.wait(); d > 0 {
-			s.pause(pollCtx, d)
+		held := s.hold()
+		if held > 0 && len(s.settlings) == 0 {
+			s.pause(pollCtx, held)
 			continue
 		}
-		works, err := s.next(pollCtx, workCtx)
+		works, err := s.next(pollCtx, workCtx, held > 0)
 		if err == nil && len(works) > 0 {
 			err = s.transact(workCtx, works)
 		}
@@ -35,7 +36,7 @@ func (s *session) loop(pollCtx, workCtx context.Context) error {
 	return nil
 }
 
-// pause waits for the breaker. The group goes on: nothing is polled, so rebalances are not held up.
+// pause waits for the breaker, or for an order to be lifted. The group goes on: nothing is polled, so rebalances are not held up.
 func (s *session) pause(ctx context.Context, d time.Duration) {
 	ctx, stop := s.waker.context(ctx)
 	defer stop()
@@ -44,10 +45,17 @@ func (s *session) pause(ctx context.Context, d time.Duration) {
 }
 
 // next polls, and returns the work of the next transaction: what was polled and what is due. Rebalances are blocked from here on
-// until AllowRebalance. It returns no work if there is none, or if a rebalance made what was polled void.
-func (s *session) next(pollCtx, workCtx context.Context) ([]*work, error) {
+// until AllowRebalance. It returns no work if there is none, or if a rebalance made what was polled void. While the session is held
+// nothing is polled and nothing is due: the work is what operators want of parked records.
+func (s *session) next(pollCtx, workCtx context.Context, held bool) ([]*work, error) {
 	limit := s.batchLimit()
 	due, wait := s.nextDue()
+	if held {
+		limit = 0
+	}
+	if held || len(s.settlings) > 0 {
+		due, wait = true, 0
+	}
 	ctx, stop := s.waker.context(pollCtx)
 	if due && wait > 0 {
 		timer := time.AfterFunc(wait, stop)
@@ -178,9 +186,17 @@ func (s *session) gather(polled map[topicPartition]*work, limit int) ([]*work, b
 			s.publish(w.p, w.next) // commit markers only
 		}
 	}
-	limit -= fresh
+	works = s.gatherDue(s.gatherOrders(works), limit-fresh)
+	if fresh == 0 && !hasParked(works) {
+		return nil, true // commit markers only: their offset goes along with the next record
+	}
+	return works, true
+}
+
+// gatherDue adds what is due to works, at most limit. A partition with an order about parked records has its turn afterwards.
+func (s *session) gatherDue(works []*work, limit int) []*work {
 	now := s.r.now()
-	for tp, p := range s.parts {
+	for _, p := range s.parts {
 		if !p.folded || limit <= 0 {
 			continue
 		}
@@ -188,24 +204,24 @@ func (s *session) gather(polled map[topicPartition]*work, limit int) ([]*work, b
 		if len(due) == 0 {
 			continue
 		}
-		w := polled[tp]
+		w := find(works, p)
 		if w == nil {
 			w = s.newWork()
 			w.p = p
 			works = append(works, w)
 		}
+		if len(w.orders) > 0 {
+			continue
+		}
 		w.due, w.drain = due, limit-len(due)
 		limit -= len(due)
 	}
-	if fresh == 0 && !hasDue(works) {
-		return nil, true // commit markers only: their offset goes along with the next record
-	}
-	return works, true
+	return works
 }
 
-func hasDue(works []*work) bool {
+func hasParked(works []*work) bool {
 	for _, w := range works {
-		if len(w.due) > 0 {
+		if len(w.due) > 0 || len(w.orders) > 0 {
 			return true
 		}
 	}

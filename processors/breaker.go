@@ -23,6 +23,9 @@ type Breaker struct {
 	Since  time.Time    `json:"since"`            // when it left the state closed, or entered it
 	Probe  time.Time    `json:"probe,omitzero"`   // when the next probe goes out
 	Probes int          `json:"probes,omitempty"` // probes that failed
+
+	Order   BreakerState `json:"order,omitempty"`   // closed or open by order of an operator
+	Ordered string       `json:"ordered,omitempty"` // who ordered it, and why
 }
 
 const (
@@ -38,18 +41,43 @@ type breaker struct {
 	current Breaker
 	pause   time.Duration
 	guessed bool // opened by the rule on many failures, not by a handler's word
+
+	ordered   BreakerState // by an operator; empty: it decides by itself
+	orderedBy string
+	orderedAt time.Time
 }
 
 func newBreaker(now func() time.Time) *breaker {
 	return &breaker{now: now, current: Breaker{State: BreakerClosed, Since: now()}}
 }
 
-// trip opens the breaker, for longer if a probe brought the failure.
+// order lays an operator's word over the breaker. Open: nothing is handled, and what the breaker knows by itself is kept for when
+// the order is taken back. Closed: it closes now, and trip no longer opens it.
+func (b *breaker) order(state BreakerState, by string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if state != b.ordered {
+		b.orderedAt = b.now()
+		if state == BreakerClosed {
+			b.current, b.pause, b.guessed = Breaker{State: BreakerClosed, Since: b.orderedAt}, 0, false
+		}
+	}
+	b.ordered, b.orderedBy = state, by
+}
+
+// heldClosed reports whether an order keeps the breaker closed.
+func (b *breaker) heldClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ordered == BreakerClosed
+}
+
+// trip opens the breaker, for longer if a probe brought the failure. Held closed by an order it only waits before the next batch.
 func (b *breaker) trip(reason, sample string, guessed bool) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	if b.current.State == BreakerClosed {
+	if b.current.State == BreakerClosed && b.current.Reason == "" {
 		b.pause = 0
 		b.current = Breaker{Since: now}
 	} else {
@@ -59,6 +87,9 @@ func (b *breaker) trip(reason, sample string, guessed bool) time.Duration {
 	b.guessed = guessed
 	b.current.State, b.current.Reason, b.current.Sample = BreakerOpen, reason, sample
 	b.current.Probe = now.Add(b.pause)
+	if b.ordered == BreakerClosed {
+		b.current.State, b.guessed = BreakerClosed, false
+	}
 	return b.pause
 }
 
@@ -66,13 +97,15 @@ func (b *breaker) trip(reason, sample string, guessed bool) time.Duration {
 func (b *breaker) wait() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.current.State != BreakerOpen {
-		return 0
+	if b.ordered == BreakerOpen {
+		return holdFor
 	}
 	if d := b.current.Probe.Sub(b.now()); d > 0 {
 		return d
 	}
-	b.current.State = BreakerHalfOpen
+	if b.current.State == BreakerOpen {
+		b.current.State = BreakerHalfOpen
+	}
 	return 0
 }
 
@@ -87,7 +120,7 @@ func (b *breaker) probing() (probing, guessed bool) {
 func (b *breaker) succeed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.current.State == BreakerClosed {
+	if b.current.State == BreakerClosed && b.current.Reason == "" {
 		return false
 	}
 	b.current = Breaker{State: BreakerClosed, Since: b.now()}
@@ -98,5 +131,10 @@ func (b *breaker) succeed() bool {
 func (b *breaker) snapshot() Breaker {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.current
+	c := b.current
+	if b.ordered == BreakerOpen {
+		c = Breaker{State: BreakerOpen, Reason: "by order", Since: b.orderedAt}
+	}
+	c.Order, c.Ordered = b.ordered, b.orderedBy
+	return c
 }

@@ -32,6 +32,9 @@ type Config struct {
 	Retry    RetryPolicy
 	Systemic SystemicPolicy
 
+	// AwaitOrders: take up no work before Obey was called once, so that a pause survives a restart.
+	AwaitOrders bool
+
 	MaxRecords       int // of one transaction; default 10,000
 	MaxBytes         int // of one transaction, about; default 16 MiB
 	MaxParkedRecords int // of one partition; past it the partition is not read until it is below again; default 100,000

@@ -39,13 +39,13 @@ func (r *Runner) failure(msg *Message, prev topics.Failure, c class, d topics.Di
 	return f
 }
 
-// blockedBy describes a record that waits behind an earlier one of its key. No attempt was made of it.
-func (r *Runner) blockedBy(msg *Message, prev topics.Failure) topics.Failure {
+// waiting describes a record that waits without an attempt: d says for what.
+func (r *Runner) waiting(msg *Message, prev topics.Failure, d topics.Disposition) topics.Failure {
 	if prev.Attempt > 0 || prev.ReplayCount > 0 { // already parked, and read again after a reset of offsets
 		return prev
 	}
 	f := r.original(msg, prev)
-	f.Disposition = topics.DispositionBlockedBy
+	f.Disposition = d
 	return f
 }
 
@@ -53,7 +53,7 @@ func (r *Runner) original(msg *Message, prev topics.Failure) topics.Failure {
 	return topics.Failure{
 		Topic: msg.Topic, Partition: msg.Partition, Offset: msg.Offset, Time: msg.Time, KeyHash: topics.KeyHash(msg.Key),
 		Group: r.cfg.Group, Handler: r.cfg.Name, AppVersion: r.cfg.AppVersion,
-		ReplayCount: prev.ReplayCount, ReplayID: prev.ReplayID, ResetGeneration: prev.ResetGeneration,
+		ReplayCount: prev.ReplayCount, ReplayID: prev.ReplayID, ResetGeneration: prev.ResetGeneration, Order: prev.Order,
 	}
 }
 
@@ -81,12 +81,16 @@ func (w *work) retryRecord(e *entry) {
 	})
 }
 
-// tombstone takes the record parked at offset off the retry topic.
-func (w *work) tombstone(offset int64) {
-	w.produce(kgo.Record{
+// tombstone takes the record parked at offset off the retry topic, by an operator's order if one is named.
+func (w *work) tombstone(offset int64, order string) {
+	rec := kgo.Record{
 		Topic: w.p.retry, Partition: w.p.partition, Key: []byte(topics.ParkedID(w.p.partition, offset)),
 		Headers: []kgo.RecordHeader{{Key: topics.HeaderWriter, Value: []byte(w.s.id)}},
-	})
+	}
+	if order != "" {
+		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: topics.HeaderOrder, Value: []byte(order)})
+	}
+	w.produce(rec)
 }
 
 // decodeParked reads a record of the retry topic. A redrive by an operator is the same kind of record: key ParkedID of the

@@ -20,7 +20,12 @@ func (s *session) takeIn() {
 		}
 		break
 	}
+	s.orders = s.r.orders.Load()
 	for _, p := range s.owned() {
+		if p.orders != s.orders {
+			p.orders = s.orders
+			p.lot.hold(s.orders.Tenants, s.r.now())
+		}
 		s.mu.Lock()
 		inbox, done := p.inbox, p.foldDone
 		p.inbox = nil
@@ -43,6 +48,11 @@ func (s *session) takeIn() {
 func (s *session) foldRecord(p *partition, rec parkedRecord) {
 	if rec.tail && writer(rec.Record) == s.id {
 		return // the lot has it already, and may be further by now
+	}
+	if order := orderOf(rec.Record); order != "" {
+		if _, offset, err := topics.SplitParkedID(rec.Key); err == nil {
+			p.mark(mark{order, offset})
+		}
 	}
 	if rec.Value == nil {
 		if _, offset, err := topics.SplitParkedID(rec.Key); err == nil {

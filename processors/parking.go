@@ -11,9 +11,10 @@ import (
 
 // entry is one parked record. It is immutable once it is in a lot: a change is a new entry, so that undo is a pointer.
 type entry struct {
-	msg  Message // as it was read from the source topic; Attempt is unused
-	fail topics.Failure
-	size int
+	msg    Message // as it was read from the source topic; Attempt is unused
+	fail   topics.Failure
+	size   int
+	tenant string
 }
 
 func newEntry(msg Message, fail topics.Failure) *entry {
@@ -21,7 +22,7 @@ func newEntry(msg Message, fail topics.Failure) *entry {
 	for _, h := range msg.Headers {
 		size += len(h.Key) + len(h.Value)
 	}
-	return &entry{msg: msg, fail: fail, size: size}
+	return &entry{msg: msg, fail: fail, size: size, tenant: tenantOf(msg.Key, msg.Headers)}
 }
 
 // lot is the parking lot of one source partition: for each key that has failed, the failed record and every later one of the
@@ -36,12 +37,16 @@ type lot struct {
 	heads    headHeap // one per queue, by the time its head is due
 	bytes    int
 	undo     []change
+
+	held  map[string]string // tenants whose records wait by order
+	freed time.Time         // when that changed last
 }
 
 type queue struct {
 	key     string
 	entries []*entry // by source offset
 	index   int      // in heads
+	held    bool     // the head's tenant waits by order: it is not due, whatever its time
 }
 
 func (q *queue) head() *entry { return q.entries[0] }
@@ -82,13 +87,34 @@ func (l *lot) blocked(e *entry) bool {
 	return q == nil || q.head().msg.Offset != e.msg.Offset
 }
 
-// queued returns the first entries of e's queue, at most n.
+// hold makes the records of tenants wait, and those of no other tenant. Like the entries themselves it is a part of the state, so
+// that a lot that is folded anew while a tenant is held is the same.
+func (l *lot) hold(tenants map[string]string, now time.Time) {
+	l.held, l.freed = tenants, now
+	for _, q := range l.heads {
+		q.held = l.holds(q.head().tenant)
+	}
+	heap.Init(&l.heads)
+}
+
+func (l *lot) holds(tenant string) bool {
+	_, ok := l.held[tenant]
+	return ok
+}
+
+// queued returns the first entries of e's queue that are not held, at most n.
 func (l *lot) queued(e *entry, n int) []*entry {
 	q := l.queues[parkingKey(e.msg.Key, e.msg.Offset)]
 	if q == nil || n <= 0 {
 		return nil
 	}
-	return q.entries[:min(len(q.entries), n)]
+	first := q.entries[:min(len(q.entries), n)]
+	for i, e := range first {
+		if l.holds(e.tenant) {
+			return first[:i]
+		}
+	}
+	return first
 }
 
 // put parks e, or replaces the entry of the same offset.
@@ -133,7 +159,7 @@ func (l *lot) enqueue(e *entry) {
 	key := parkingKey(e.msg.Key, e.msg.Offset)
 	q := l.queues[key]
 	if q == nil {
-		q = &queue{key: key, entries: []*entry{e}}
+		q = &queue{key: key, entries: []*entry{e}, held: l.holds(e.tenant)}
 		l.queues[key] = q
 		heap.Push(&l.heads, q)
 		return
@@ -141,8 +167,13 @@ func (l *lot) enqueue(e *entry) {
 	i, _ := slices.BinarySearchFunc(q.entries, e.msg.Offset, compareOffset)
 	q.entries = slices.Insert(q.entries, i, e)
 	if i == 0 {
-		heap.Fix(&l.heads, q.index)
+		l.newHead(q)
 	}
+}
+
+func (l *lot) newHead(q *queue) {
+	q.held = l.holds(q.head().tenant)
+	heap.Fix(&l.heads, q.index)
 }
 
 func (l *lot) dequeue(e *entry) {
@@ -157,7 +188,7 @@ func (l *lot) dequeue(e *entry) {
 	if i == 0 { // not Delete, which would move the whole of a long queue each time it drains by one
 		q.entries[0] = nil
 		q.entries = q.entries[1:]
-		heap.Fix(&l.heads, q.index)
+		l.newHead(q)
 		return
 	}
 	q.entries = slices.Delete(q.entries, i, i+1)
@@ -173,9 +204,9 @@ func compareOffset(e *entry, offset int64) int {
 	return 0
 }
 
-// nextDue returns when the first head is due; ok is false if nothing is parked.
+// nextDue returns when the first head is due; ok is false if none will be.
 func (l *lot) nextDue() (at time.Time, ok bool) {
-	if len(l.heads) == 0 {
+	if len(l.heads) == 0 || l.heads[0].held {
 		return time.Time{}, false
 	}
 	return l.heads[0].head().fail.NotBefore, true
@@ -186,7 +217,7 @@ func (l *lot) due(now time.Time, n int) []*entry {
 	var due []*entry
 	var walk func(i int)
 	walk = func(i int) { // a child in the heap is never due before its parent
-		if i >= len(l.heads) || len(due) >= n || l.heads[i].head().fail.NotBefore.After(now) {
+		if i >= len(l.heads) || len(due) >= n || l.heads[i].held || l.heads[i].head().fail.NotBefore.After(now) {
 			return
 		}
 		due = append(due, l.heads[i].head())
@@ -212,6 +243,9 @@ type headHeap []*queue
 
 func (h headHeap) Len() int { return len(h) }
 func (h headHeap) Less(i, j int) bool {
+	if h[i].held != h[j].held {
+		return h[j].held
+	}
 	return h[i].head().fail.NotBefore.Before(h[j].head().fail.NotBefore)
 }
 

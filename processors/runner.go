@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,8 +24,12 @@ type Runner struct {
 	watchdog *watchdog
 	now      func() time.Time
 
+	orders atomic.Pointer[Orders] // nil: not known yet
+	news   chan struct{}          // orders have changed
+
 	mu        sync.Mutex
-	session   *session // nil while there is no client
+	session   *session           // nil while there is no client
+	leave     context.CancelFunc // ends the session as if Run's context had ended
 	lastError string
 }
 
@@ -38,22 +43,25 @@ func NewRunner(cfg Config) (*Runner, error) {
 	}
 	cfg = cfg.withDefaults()
 	r := &Runner{
-		cfg: cfg, now: time.Now, breaker: newBreaker(time.Now),
+		cfg: cfg, now: time.Now, breaker: newBreaker(time.Now), news: make(chan struct{}, 1),
 		log: cfg.Logger.With("stage", cfg.Name, "group", cfg.Group, "instance", cfg.Instance),
 	}
-	m, err := newMetrics(cfg.Registerer, cfg.Name, newStatusCollector(r.Status))
-	if err != nil {
-		return nil, fmt.Errorf("registering metrics: %w", err)
+	if !cfg.AwaitOrders {
+		r.orders.Store(&Orders{})
 	}
-	r.metrics = m
 	r.watchdog = &watchdog{limit: 2 * cfg.TransactionTimeout, trips: func() {
-		m.watchdog.Inc()
+		r.metrics.watchdog.Inc()
 		r.log.Error("watchdog: cancelling a batch that makes no progress", "limit", 2*cfg.TransactionTimeout)
 	}}
+	var err error
+	if r.metrics, err = newMetrics(cfg.Registerer, cfg.Name, newStatusCollector(r.Status)); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
 	return r, nil
 }
 
-// Run processes until ctx has ended, then lets the batch in flight finish within the grace period and returns nil.
+// Run processes until ctx has ended, then lets the batch in flight finish within the grace period and returns nil. It does what
+// Obey says; with Config.AwaitOrders it joins its group only after the first Obey.
 //
 // It outlives brokers that are down: it makes a new client, after a growing pause, as often as needed. It returns an error
 // for what only a person can help: topics that are missing or do not fit each other, a handler that breaks its contract, another process
@@ -61,11 +69,14 @@ func NewRunner(cfg Config) (*Runner, error) {
 func (r *Runner) Run(ctx context.Context) error {
 	pause := 100 * time.Millisecond
 	fenced := 0
-	for {
+	for r.mayJoin(ctx) {
 		started := r.now()
 		err := r.runSession(ctx)
 		if ctx.Err() != nil && !errors.Is(err, ErrStuck) {
 			return nil
+		}
+		if err == nil { // left by order
+			continue
 		}
 		if isFenced(err) {
 			fenced++
@@ -83,6 +94,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		sleep(ctx, pause+rand.N(pause))
 		pause = min(2*pause, 15*time.Second)
 	}
+	return nil
 }
 
 // isFinal reports whether another client would meet the same error.
@@ -96,12 +108,18 @@ type contractError struct{ text string }
 
 func (e *contractError) Error() string { return e.text }
 
-// runSession runs one client until it fails or ctx has ended.
-func (r *Runner) runSession(ctx context.Context) (err error) {
+// runSession runs one client until it fails, ctx has ended, or an order says to leave. Without an error it has left the group.
+func (r *Runner) runSession(parent context.Context) (err error) {
+	ctx, leave := r.untilLeave(parent)
+	left := func() bool { return ctx.Err() != nil && parent.Err() == nil }
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.session = nil
+		if left() && !errors.Is(err, ErrStuck) {
+			err = nil
+		}
+		leave()
+		r.session, r.leave, r.lastError = nil, nil, ""
 		if err != nil {
 			r.lastError = err.Error()
 		}
@@ -134,6 +152,9 @@ func (r *Runner) runSession(ctx context.Context) (err error) {
 	}()
 	err = r.await(ctx, cancel, loop, stuck)
 	r.close(s)
+	if left() && r.cfg.StaticMember {
+		r.leaveStatic(s.fold.adm)
+	}
 	stopSide()
 	side.Wait()
 	return err

@@ -29,8 +29,10 @@ type partition struct {
 	retry, dlq string
 	gone       atomic.Bool
 
-	lot    *lot // the loop's own
-	paused bool // the loop's own
+	lot    *lot              // the loop's own
+	orders *Orders           // under which the lot stands; the loop's own
+	paused bool              // the loop's own
+	marks  map[mark]struct{} // orders that were carried out; the loop's own
 
 	inbox    []parkedRecord // guarded by session.mu
 	foldDone bool           // guarded by session.mu
@@ -68,10 +70,12 @@ type session struct {
 	rebalanced atomic.Bool // partitions were taken since the last End
 	limit      int         // records of one transaction while isolating; 0: no limit
 	culprits   map[culprit]string
-	guessOff   bool    // the guess of a systemic failure has lasted too long
-	recordSize int     // average
-	aborted    int     // transactions in a row that a rebalance undid
-	spare      []*work // whose buffers are free
+	orders     *Orders     // of the batch in flight
+	settlings  []*settling // orders about parked records that are to be carried out
+	guessOff   bool        // the guess of a systemic failure has lasted too long
+	recordSize int         // average
+	aborted    int         // transactions in a row that a rebalance undid
+	spare      []*work     // whose buffers are free
 
 	mu         sync.Mutex
 	parts      map[topicPartition]*partition
@@ -90,7 +94,7 @@ func (r *Runner) newSession() (*session, error) {
 	_, _ = rand.Read(id[:])
 	s := &session{
 		r: r, id: hex.EncodeToString(id[:]), asks: make(chan func(), 16), done: make(chan struct{}), connected: make(chan struct{}),
-		parts: map[topicPartition]*partition{}, culprits: map[culprit]string{}, recordSize: 1 << 10,
+		parts: map[topicPartition]*partition{}, culprits: map[culprit]string{}, recordSize: 1 << 10, orders: r.orders.Load(),
 	}
 	var err error
 	s.fold, err = newFolder(s, r.cfg.Kafka)

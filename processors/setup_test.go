@@ -269,3 +269,10 @@ func (c *copier) Handle(_ context.Context, batch []processors.Message) []process
 	}
 	return rs
 }
+
+func (b *bundle) alter(topic, name string, value *string) {
+	b.t.Helper()
+	rs, err := b.adm.AlterTopicConfigs(b.t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: value}}, topic)
+	require.NoError(b.t, err)
+	require.NoError(b.t, rs[0].Err)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -15,8 +16,12 @@ import (
 // Status is what a Runner does now.
 type Status struct {
 	Time       time.Time         `json:"time"`
-	Running    bool              `json:"running"`         // a client is up
-	Error      string            `json:"error,omitempty"` // why the last client ended
+	Running    bool              `json:"running"`                  // a client is up
+	Error      string            `json:"error,omitempty"`          // why the last client ended
+	Paused     string            `json:"paused,omitempty"`         // why nothing is handled, by order; also while the orders are not known
+	Tenants    map[string]string `json:"paused_tenants,omitempty"` // whose records wait by order, and why
+	Batch      time.Time         `json:"batch_since,omitzero"`     // when the batch in flight began
+	Stuck      bool              `json:"stuck,omitempty"`          // it has taken longer than a transaction should; the watchdog ends it after twice as long
 	Breaker    Breaker           `json:"breaker"`
 	Isolating  bool              `json:"isolating"` // batches are small, to find a record that Kafka refuses
 	Partitions []PartitionStatus `json:"partitions"`
@@ -49,6 +54,13 @@ type Parked struct {
 func (r *Runner) Status() Status {
 	now := r.now()
 	st := Status{Time: now, Breaker: r.breaker.snapshot()}
+	st.Batch, st.Stuck = r.watchdog.inFlight()
+	if err := r.byOrder(); err != nil {
+		st.Paused = err.Error()
+	}
+	if o := r.orders.Load(); o != nil {
+		st.Tenants = maps.Clone(o.Tenants)
+	}
 	r.mu.Lock()
 	s := r.session
 	st.Error = r.lastError
@@ -81,9 +93,20 @@ func (r *Runner) Status() Status {
 	return st
 }
 
-// Ready returns why nothing can flow, or nil.
+// Ready returns why nothing can flow, or nil. That a tenant is paused does not count: the others flow.
 func (r *Runner) Ready() error {
-	if b := r.breaker.snapshot(); b.State != BreakerClosed {
+	if err := r.byOrder(); err != nil {
+		return err
+	}
+	if since, late := r.watchdog.inFlight(); late {
+		return fmt.Errorf("a batch makes no progress since %s", since.UTC().Format(time.RFC3339))
+	}
+	switch b := r.breaker.snapshot(); {
+	case b.Order == BreakerOpen:
+		return fmt.Errorf("breaker is open by order: %s", b.Ordered)
+	case b.State == BreakerClosed && b.Reason != "":
+		return fmt.Errorf("breaker is held closed by order, but since %s: %s: %s", b.Since.UTC().Format(time.RFC3339), b.Reason, b.Sample)
+	case b.State != BreakerClosed:
 		return fmt.Errorf("breaker is %s since %s: %s: %s", b.State, b.Since.UTC().Format(time.RFC3339), b.Reason, b.Sample)
 	}
 	r.mu.Lock()
@@ -103,26 +126,40 @@ func (r *Runner) Ready() error {
 // Parked lists the parked records of the partitions that r owns, up to n, by topic, partition and offset. It waits for the
 // batch in flight.
 func (r *Runner) Parked(ctx context.Context, n int) ([]Parked, error) {
-	r.mu.Lock()
-	s := r.session
-	r.mu.Unlock()
-	if s == nil {
-		return nil, errors.New("listing parked records: not connected to Kafka")
-	}
 	reply := make(chan []Parked, 1)
-	select {
-	case s.asks <- func() { reply <- s.listParked(n) }:
-		s.waker.wake()
-	case <-s.done:
-		return nil, errors.New("listing parked records: the client has ended")
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	s, err := r.ask(ctx, func(s *session) { reply <- s.listParked(n) })
+	if err != nil {
+		return nil, fmt.Errorf("listing parked records: %w", err)
 	}
 	select {
 	case list := <-reply:
 		return list, nil
 	case <-s.done:
-		return nil, errors.New("listing parked records: the client has ended")
+		return nil, fmt.Errorf("listing parked records: %w", errSessionEnded)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var (
+	errNotConnected = errors.New("not connected to Kafka")
+	errSessionEnded = errors.New("the Kafka client has ended")
+)
+
+// ask lets the loop of the session call f, between two batches.
+func (r *Runner) ask(ctx context.Context, f func(*session)) (*session, error) {
+	r.mu.Lock()
+	s := r.session
+	r.mu.Unlock()
+	if s == nil {
+		return nil, errNotConnected
+	}
+	select {
+	case s.asks <- func() { f(s) }:
+		s.waker.wake()
+		return s, nil
+	case <-s.done:
+		return nil, errSessionEnded
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -52,7 +52,7 @@ func (s *session) judge(works []*work) verdict {
 // records only: that what failed before fails again is no sign of an outage, and a batch of retries is full of it.
 func (s *session) guess(works []*work, failed []failedKey) verdict {
 	p := s.r.cfg.Systemic
-	if p.Off || len(failed) < p.MinKeys {
+	if p.Off || len(failed) < p.MinKeys || s.r.breaker.heldClosed() {
 		return verdict{}
 	}
 	codes := map[string]int{}
@@ -89,6 +89,9 @@ func (s *session) guess(works []*work, failed []failedKey) verdict {
 func (s *session) refused(works []*work, err error) verdict {
 	if !isRefusal(err) {
 		return verdict{abort: "produce", fatal: fmt.Errorf("producing: %w", err)} // with a pause before the next client
+	}
+	if s.refuseOrders(works, err) {
+		return verdict{abort: "refused"}
 	}
 	reason := refusalCode(err)
 	units := 0
@@ -151,7 +154,7 @@ func (s *session) abort(ctx context.Context, works []*work, v verdict) error {
 	_, err := s.sess.End(endCtx, kgo.TryAbort)
 	if v.trip {
 		pause := s.r.breaker.trip(v.reason, v.sample, v.guessed)
-		s.r.log.Warn("breaker open", "reason", v.reason, "sample", v.sample, "pause", pause)
+		s.r.log.Warn("breaker open", "reason", v.reason, "sample", v.sample, "pause", pause, "held_closed", s.r.breaker.heldClosed())
 	}
 	return errors.Join(v.fatal, wrapEnd(err))
 }
@@ -196,6 +199,7 @@ func (s *session) commit(works []*work) {
 		if n := len(w.fresh); n > 0 {
 			w.p.lastTime.Store(w.fresh[n-1].Timestamp.UnixMilli())
 		}
+		w.settled()
 		s.publish(w.p, w.next)
 		w.report(s.r, now)
 	}

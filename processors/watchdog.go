@@ -39,6 +39,14 @@ func (w *watchdog) end() {
 	w.started, w.cancel = time.Time{}, nil
 }
 
+// inFlight returns when the batch in flight began, zero if there is none, and whether it is late: it has taken longer than a
+// transaction should.
+func (w *watchdog) inFlight() (since time.Time, late bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.started, !w.started.IsZero() && time.Since(w.started) > w.limit/2
+}
+
 // run returns ErrStuck when a batch does not end, or nil when ctx has ended.
 func (w *watchdog) run(ctx context.Context) error {
 	tick := time.NewTicker(w.limit / 16)

@@ -24,7 +24,10 @@ type work struct {
 	fresh []*kgo.Record
 	due   []*entry // heads of parked keys
 	drain int      // how many more parked records may be handled behind the heads
-	units int      // records of the batch, those drained included
+
+	orders []*settling // about parked records
+	marks  []mark      // of what they have done
+	units  int         // records of the batch, those drained included
 
 	handled int // records that the handler has answered
 
@@ -106,6 +109,7 @@ func (w *work) add(recs []*kgo.Record) (bytes int) {
 func (w *work) run(ctx context.Context) {
 	w.tally.outcomes = map[string]int{}
 	w.units = len(w.fresh)
+	w.runOrders()
 	w.runDue(ctx)
 	if w.stop == nil {
 		w.runFresh(ctx)
@@ -119,8 +123,11 @@ func (w *work) runDue(ctx context.Context) {
 	}
 	now := w.s.r.now()
 	for _, e := range w.due {
-		if e.fail.Attempt > 0 && !e.fail.NotBefore.IsZero() {
-			w.tally.late = append(w.tally.late, now.Sub(e.fail.NotBefore))
+		if at := e.fail.NotBefore; e.fail.Attempt > 0 && !at.IsZero() {
+			if freed := w.p.lot.freed; at.Before(freed) {
+				at = freed // until then it waited by order
+			}
+			w.tally.late = append(w.tally.late, now.Sub(at))
 		}
 	}
 	w.handleParked(ctx, w.due)
@@ -159,13 +166,13 @@ func (w *work) handleParked(ctx context.Context, entries []*entry) {
 	}
 }
 
-// runFresh handles what was polled, but for records of parked keys, which queue up.
+// runFresh handles what was polled, but for records of parked keys and of tenants that are paused, which queue up.
 func (w *work) runFresh(ctx context.Context) {
 	w.msgs = slices.Grow(w.msgs, len(w.fresh))
 	for _, rec := range w.fresh {
 		msg := w.message(rec)
 		_, bad := w.s.culprits[culprit{w.p.topicPartition, rec.Offset}]
-		if !bad && w.p.lot.parked(rec.Key, rec.Offset) {
+		if !bad && (w.p.lot.parked(rec.Key, rec.Offset) || w.held(&msg)) {
 			w.wait(&msg)
 			continue
 		}
@@ -199,14 +206,23 @@ func (w *work) message(rec *kgo.Record) Message {
 	}
 }
 
-// wait parks a fresh record behind an earlier one of its key.
+// held reports whether an order makes the records of msg's tenant wait.
+func (w *work) held(msg *Message) bool {
+	return len(w.s.orders.Tenants) > 0 && w.p.lot.holds(tenantOf(msg.Key, msg.Headers))
+}
+
+// wait parks a fresh record, behind an earlier one of its key or until its tenant is resumed.
 func (w *work) wait(msg *Message) {
 	var prev topics.Failure
 	if old := w.p.lot.byOffset[msg.Offset]; old != nil {
 		prev = old.fail
 	}
-	w.park(msg, w.s.r.blockedBy(msg, prev))
-	w.count("parked")
+	why, outcome := topics.DispositionBlockedBy, "parked"
+	if w.held(msg) {
+		why, outcome = topics.DispositionPaused, "paused"
+	}
+	w.park(msg, w.s.r.waiting(msg, prev, why))
+	w.count(outcome)
 }
 
 // park stages a record for the retry topic. The lot outlives the fetch, so it gets a copy.
@@ -325,18 +341,22 @@ func (w *work) settle(ctx context.Context, msg *Message, e *entry, res *Result) 
 func (w *work) giveUp(msg *Message, e *entry, f topics.Failure) {
 	w.deadLetter(msg, f)
 	w.leave(e)
+	w.countDead(&f)
+	w.count("dead_letter")
+	w.logFailure(slog.LevelError, "record failed, moved to the dead-letter topic", msg, &f)
+}
+
+func (w *work) countDead(f *topics.Failure) {
 	if w.tally.dead == nil {
 		w.tally.dead = map[[2]string]int{}
 	}
 	w.tally.dead[[2]string{string(f.Disposition), f.Class}]++
-	w.count("dead_letter")
-	w.logFailure(slog.LevelError, "record failed, moved to the dead-letter topic", msg, &f)
 }
 
 func (w *work) leave(e *entry) {
 	if e != nil {
 		w.p.lot.remove(e.msg.Offset)
-		w.tombstone(e.msg.Offset)
+		w.tombstone(e.msg.Offset, "")
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	HeaderOutboxID          = "leat_outbox_id" // on the relay's dead letters only
 	HeaderSourceSystem      = "leat_source_system"
 	HeaderWriter            = "leat_writer"        // on retry topics only: the session that wrote the record
+	HeaderOrder             = "leat_order"         // the operator's order that last concerned the parked record
 	HeaderValueOmitted      = "leat_value_omitted" // on the relay's dead letters only: bytes of the value that was left out
 )
 
@@ -54,6 +55,7 @@ const (
 	DispositionManual    Disposition = "manual"     // an operator moved it
 	DispositionRetry     Disposition = "retry"      // parked: waits for its next attempt
 	DispositionBlockedBy Disposition = "blocked-by" // parked: waits behind an earlier record of its key
+	DispositionPaused    Disposition = "paused"     // parked: an operator has paused its tenant; no attempt was made
 )
 
 // Bounds of what a Failure adds to a record, so that it stays below 8 KiB in all.
@@ -94,6 +96,7 @@ type Failure struct {
 	ReplayID        string
 	ResetGeneration int
 	Writer          string // on retry topics: the session that wrote the record; empty if an operator did
+	Order           string // the operator's order that last concerned it while it was parked
 	OutboxID        int64  // on the relay's dead letters
 	SourceSystem    string // on the relay's dead letters
 }
@@ -152,13 +155,13 @@ func (f *Failure) Append(hs []Header) []Header {
 }
 
 // failureHeaders are the headers of a Failure in the order in which they are written.
-func failureHeaders() [26]string {
+func failureHeaders() [27]string {
 	return [...]string{
 		HeaderOriginalTopic, HeaderOriginalPartition, HeaderOriginalOffset, HeaderOriginalTime, HeaderOriginalKeyHash,
 		HeaderOriginalKey, HeaderOriginalNull, HeaderGroup, HeaderHandler, HeaderAppVersion, HeaderAttempt,
 		HeaderFirstFailedAt, HeaderLastFailedAt, HeaderNotBefore, HeaderErrorClass, HeaderErrorCode, HeaderDisposition,
 		HeaderFingerprint, HeaderErrorMessage, HeaderErrorStack, HeaderReplayCount, HeaderReplayID,
-		HeaderResetGeneration, HeaderWriter, HeaderOutboxID, HeaderSourceSystem,
+		HeaderResetGeneration, HeaderWriter, HeaderOrder, HeaderOutboxID, HeaderSourceSystem,
 	}
 }
 
@@ -221,6 +224,8 @@ func (f *Failure) reason(name string) any {
 		return &f.ResetGeneration
 	case HeaderWriter:
 		return &f.Writer
+	case HeaderOrder:
+		return &f.Order
 	case HeaderOutboxID:
 		return &f.OutboxID
 	case HeaderSourceSystem:
