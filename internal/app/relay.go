@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/kafka"
 	"github.com/leat-io/leat/outbox/relay"
 )
 
@@ -18,12 +19,12 @@ func (a *App) newRelay() (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	kafka, err := a.KafkaOptions()
+	opts, err := a.KafkaOptions()
 	if err != nil {
 		return nil, err
 	}
 	return relay.New(relay.Config{
-		Sources: sources, Kafka: kafka, Group: a.cfg.Relay.Group, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
+		Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
 	})
 }
 
@@ -61,11 +62,12 @@ func (a *App) RelayStatus(ctx context.Context, names ...string) (RelayStatus, er
 	if err != nil {
 		return nil, err
 	}
-	kafka, err := a.KafkaOptions()
+	opts, err := a.KafkaOptions()
 	if err != nil {
 		return nil, err
 	}
-	return relay.ReadStatus(ctx, relay.StatusConfig{Sources: sources, Kafka: kafka, Group: a.cfg.Relay.Group})
+	status, err := relay.ReadStatus(ctx, relay.StatusConfig{Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group})
+	return status, kafka.Explain(err)
 }
 
 // Adoption is an operator's decision about the position of a source.
@@ -84,12 +86,12 @@ func (a *App) RelayAdopt(ctx context.Context, o Adoption) (Adopted, error) {
 	if err != nil {
 		return Adopted{}, err
 	}
-	kafka, err := a.KafkaOptions()
+	opts, err := a.KafkaOptions()
 	if err != nil {
 		return Adopted{}, err
 	}
-	adopted, err := relay.Adopt(ctx, relay.Adoption{Source: sources[0], Kafka: kafka, From: o.From, Reason: o.Reason})
-	return Adopted{adopted}, err
+	adopted, err := relay.Adopt(ctx, relay.Adoption{Source: sources[0], Kafka: opts, From: o.From, Reason: o.Reason})
+	return Adopted{adopted}, kafka.Explain(err)
 }
 
 // WriteText says which position became which.

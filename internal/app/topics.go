@@ -45,7 +45,7 @@ func (a *App) withKafka(do func(*kgo.Client) error) error {
 		return fmt.Errorf("making a Kafka client: %w", err)
 	}
 	defer cl.Close()
-	return do(cl)
+	return kafka.Explain(do(cl))
 }
 
 // catalogue lists every topic of this installation. The normalize group has retry and dead-letter topics for every source

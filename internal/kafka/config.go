@@ -106,7 +106,7 @@ func Options(c Config, logger *slog.Logger, reg prometheus.Registerer) ([]kgo.Op
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(cmp.Or(c.ClientID, "leat")),
-		kgo.WithLogger(kslog.New(logger)),
+		kgo.WithLogger(explaining{kslog.New(logger)}),
 	}
 	if c.TLS.Enabled {
 		t, err := c.TLS.config()

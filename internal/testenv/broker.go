@@ -31,7 +31,16 @@ type broker struct {
 	dir              string // configuration, data and log
 	port, controller int    // taken on the first start
 	settings         map[string]string
+	listeners        []Listener
+	listenerPorts    map[string]int // by name
 	process          *devstack.Process
+}
+
+// Listener is a further way into a broker, with demands of its own.
+type Listener struct {
+	Name     string            // lower-case letters and digits
+	Protocol string            // SSL, SASL_SSL or SASL_PLAINTEXT
+	Settings map[string]string // as ssl.keystore.location: without the prefix of the listener
 }
 
 func (b *broker) start(ctx context.Context) error {
@@ -70,6 +79,9 @@ func (b *broker) format(ctx context.Context) (err error) {
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", b.port)
 	settings["controller.quorum.voters"] = fmt.Sprintf("1@127.0.0.1:%d", b.controller)
 	settings["log.dirs"] = filepath.Join(b.dir, "data")
+	if err := b.addListeners(settings); err != nil {
+		return err
+	}
 	maps.Copy(settings, b.settings)
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
@@ -81,6 +93,25 @@ func (b *broker) format(ctx context.Context) (err error) {
 	cmd := java(ctx, b.libs, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", b.configName())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("formatting the storage of Kafka: %w: %s", err, out)
+	}
+	return nil
+}
+
+func (b *broker) addListeners(settings map[string]string) error {
+	b.listenerPorts = map[string]int{}
+	for _, l := range b.listeners {
+		port, err := devstack.FreePort()
+		if err != nil {
+			return err
+		}
+		b.listenerPorts[l.Name] = port
+		name, address := strings.ToUpper(l.Name), b.address(port)
+		settings["listeners"] += "," + name + "://" + address
+		settings["advertised.listeners"] += "," + name + "://" + address
+		settings["listener.security.protocol.map"] += "," + name + ":" + l.Protocol
+		for setting, value := range l.Settings {
+			settings["listener.name."+l.Name+"."+setting] = value
+		}
 	}
 	return nil
 }
@@ -125,9 +156,9 @@ func (b *broker) kill() {
 	}
 }
 
-func (b *broker) addresses() []string {
-	return []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port))}
-}
+func (b *broker) addresses() []string { return []string{b.address(b.port)} }
+
+func (b *broker) address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func (b *broker) configName() string { return filepath.Join(b.dir, "server.properties") }
 func (b *broker) logName() string    { return filepath.Join(b.dir, "kafka.log") }

@@ -75,7 +75,8 @@ func realKafka(tb testing.TB) ([]string, error) {
 type OwnKafka struct{ broker *broker }
 
 // KafkaServer starts a broker of the test's own, as a process of this machine: it needs Java 17. It ends with the test.
-func KafkaServer(tb testing.TB) *OwnKafka {
+// Besides the listener of Brokers, which asks for nothing, it has those given.
+func KafkaServer(tb testing.TB, listeners ...Listener) *OwnKafka {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
@@ -85,7 +86,7 @@ func KafkaServer(tb testing.TB) *OwnKafka {
 	}
 	scratch, err := devstack.NewScratch()
 	require.NoError(tb, err)
-	k := &OwnKafka{broker: &broker{libs: libs, dir: scratch.Dir(), settings: map[string]string{
+	k := &OwnKafka{broker: &broker{libs: libs, dir: scratch.Dir(), listeners: listeners, settings: map[string]string{
 		"broker.session.timeout.ms":    "3000", // a killed broker may register again after this
 		"broker.heartbeat.interval.ms": "500",
 	}}}
@@ -101,6 +102,11 @@ func KafkaServer(tb testing.TB) *OwnKafka {
 
 // Brokers are the addresses; they stay the same over restarts.
 func (k *OwnKafka) Brokers() []string { return k.broker.addresses() }
+
+// Listener returns the addresses of one of the listeners that KafkaServer was given, by its name.
+func (k *OwnKafka) Listener(name string) []string {
+	return []string{k.broker.address(k.broker.listenerPorts[name])}
+}
 
 // Kill ends the broker as a crash does.
 func (k *OwnKafka) Kill() { k.broker.kill() }
