@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/outbox"
@@ -137,8 +138,14 @@ func (r *rig) resetToStart(group, topic string) {
 	r.t.Helper()
 	starts, err := r.adm.ListStartOffsets(r.t.Context(), topic)
 	require.NoError(r.t, err)
+	r.commitAt(group, starts)
+}
+
+// commitAt makes a group that has no members go on from there.
+func (r *rig) commitAt(group string, at kadm.ListedOffsets) {
+	r.t.Helper()
 	eventually(r.t, "the group to be empty", func() bool {
-		responses, err := r.adm.CommitOffsets(r.t.Context(), group, starts.Offsets())
+		responses, err := r.adm.CommitOffsets(r.t.Context(), group, at.Offsets())
 		return err == nil && responses.Error() == nil
 	})
 }

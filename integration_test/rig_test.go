@@ -149,20 +149,26 @@ func (r *rig) start(instance string, args ...string) *process {
 	p := &process{t: r.t, log: &logBuffer{}, done: make(chan struct{})}
 	p.cmd = exec.Command(binary(r.t), append(args, "--config", r.config)...)
 	p.cmd.Env = append(os.Environ(), "LEAT_INSTANCE="+instance)
+	p.launch()
+	return p
+}
+
+// launch starts the command. It ends with the test, and shows its log if that has failed.
+func (p *process) launch() {
+	p.t.Helper()
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(r.t, p.cmd.Start())
+	require.NoError(p.t, p.cmd.Start())
 	go func() {
 		defer close(p.done)
 		_ = p.cmd.Wait()
 	}()
-	r.t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		p.kill()
-		if r.t.Failed() {
-			r.t.Logf("log of %s %v:\n%s", instance, args, p.log.tail(6000))
+		if p.t.Failed() {
+			p.t.Logf("log of %v:\n%s", p.cmd.Args, p.log.tail(6000))
 		}
 	})
-	return p
 }
 
 // kill ends the process as a power cut would.

@@ -102,3 +102,16 @@ func JavaTool(tb testing.TB, class string, args ...string) string {
 	require.NoError(tb, cmp.Or(ctx.Err(), err), "%s: %s%s", class, stdout.String(), stderr.String())
 	return stdout.String()
 }
+
+// JavaProgram returns a command that compiles and runs a Java program of one file with Kafka's jars. It needs a JDK.
+func JavaProgram(tb testing.TB, file string, args ...string) *exec.Cmd {
+	tb.Helper()
+	libs, err := kafkaLibs(tb.Context())
+	if err == nil {
+		_, err = exec.LookPath(javaProgram() + "c")
+	}
+	if err != nil {
+		missing(tb, "a JDK and Kafka's jars", err)
+	}
+	return java(tb.Context(), libs, "-Xmx256m", file, args...)
+}
