@@ -241,7 +241,7 @@ func (o *output) message(r *run, in *processors.Message, index int, id string) p
 	env := r.env
 	env.ID = topics.OutputID(r.env.ID, index)
 	env.Kind, env.Subject, env.Revision = o.topic, id, 0
-	env.DataSchema = o.contract.Entity + ".v1"
+	env.DataSchema = o.contract.ID
 	env.ContentType = "application/json"
 	key := in.Key
 	if id != r.env.Subject {

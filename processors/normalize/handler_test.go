@@ -81,7 +81,7 @@ func TestHandle_MakesManyOutputsOfOneInput(t *testing.T) {
 		require.NoError(t, err)
 		want := was
 		want.ID, want.Kind, want.Subject = topics.OutputID(was.ID, i), kind, []string{"c-9/1", "9/1"}[i]
-		want.DataSchema = []string{"contact.v1", "payment.v1"}[i]
+		want.DataSchema = "urn:leat:contract:" + kind
 		require.Equal(t, want, env)
 		require.Equal(t, kind, out.Topic)
 		require.Equal(t, "acme/erp/"+want.Subject, string(out.Key))
