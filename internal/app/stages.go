@@ -50,8 +50,8 @@ func (a *App) RunPublish(ctx context.Context) error {
 	return a.serve(ctx, nil, []stage{{"publish", r}}, nil)
 }
 
-// RunAll runs relay, normalize and publish in this process until ctx ends. The parts of before stop before them, those of
-// after when they have stopped.
+// RunAll runs relay, normalize and publish in this process until ctx ends, and the index if there is a control database. The parts of
+// before stop before them, those of after when they have stopped.
 func (a *App) RunAll(ctx context.Context, before, after []Part) error {
 	db, err := a.reportingDB(ctx)
 	if err != nil {
@@ -70,7 +70,20 @@ func (a *App) RunAll(ctx context.Context, before, after []Part) error {
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, before, []stage{{"relay", rel}, {"normalize", norm}, {"publish", pub}}, after)
+	stages := []stage{{"relay", rel}, {"normalize", norm}, {"publish", pub}}
+	if !a.cfg.Control.URL.Empty() {
+		control, err := a.controlDB(ctx)
+		if err != nil {
+			return err
+		}
+		defer control.Close()
+		x, err := a.newIndex(control)
+		if err != nil {
+			return err
+		}
+		stages = append(stages, stage{"index", x})
+	}
+	return a.serve(ctx, before, stages, after)
 }
 
 // stage is a relay or a runner.

@@ -24,6 +24,7 @@ type Config struct {
 	Normalize Normalize `yaml:"normalize"`
 	Publish   Publish   `yaml:"publish"`
 	Retry     Retry     `yaml:"retry"`
+	Index     Index     `yaml:"index"`
 	HTTP      HTTP      `yaml:"http"`
 	Log       Log       `yaml:"log"`
 
@@ -116,6 +117,12 @@ type Retry struct {
 	Attempts int           `yaml:"attempts"` // before the dead letter; default 8
 	Backoff  time.Duration `yaml:"backoff"`  // before the second attempt, doubled each time; default 1s
 	Max      time.Duration `yaml:"max"`      // the longest back-off; default 10m
+}
+
+// Index configures what operators can look up.
+type Index struct {
+	JournalRetention  time.Duration `yaml:"journal_retention"`  // of where each event stands on Kafka; default 90 days
+	AttemptsRetention time.Duration `yaml:"attempts_retention"` // of failed attempts; default 90 days
 }
 
 // HTTP is where metrics and health are served.

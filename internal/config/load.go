@@ -98,6 +98,8 @@ func (c *Config) setDefaults() {
 	c.Retry.Attempts = cmp.Or(c.Retry.Attempts, 8)
 	c.Retry.Backoff = cmp.Or(c.Retry.Backoff, time.Second)
 	c.Retry.Max = cmp.Or(c.Retry.Max, 10*time.Minute)
+	c.Index.JournalRetention = cmp.Or(c.Index.JournalRetention, 90*24*time.Hour)
+	c.Index.AttemptsRetention = cmp.Or(c.Index.AttemptsRetention, 90*24*time.Hour)
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, "127.0.0.1:9464")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "json")

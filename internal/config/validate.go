@@ -138,6 +138,8 @@ func (v *validator) stages() {
 	}
 	v.duration("retry.backoff", c.Retry.Backoff, time.Millisecond)
 	v.duration("retry.max", c.Retry.Max, time.Millisecond)
+	v.duration("index.journal_retention", c.Index.JournalRetention, 24*time.Hour)
+	v.duration("index.attempts_retention", c.Index.AttemptsRetention, 24*time.Hour)
 	if c.Retry.Backoff > 0 && c.Retry.Max > 0 {
 		v.check(c.Retry.Max >= c.Retry.Backoff, "retry.max", "is shorter than retry.backoff", "it is the longest wait of all")
 	}

@@ -306,7 +306,8 @@ func (s *session) upkeep(ctx context.Context) {
 	}
 }
 
-// look ends the session when a topic has come, gone, been made anew or got partitions.
+// look ends the session when a topic has come, gone, been made anew or got partitions, or when a rebuild has taken the positions away
+// while there was nothing to read.
 func (s *session) look(ctx context.Context) error {
 	details, err := s.topics(ctx)
 	if err != nil {
@@ -322,6 +323,17 @@ func (s *session) look(ctx context.Context) error {
 	}
 	if n != len(s.next) {
 		return errChanged
+	}
+	bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	known, err := positions(bounded, s.conn, s.name)
+	if err != nil {
+		return err
+	}
+	for p, next := range s.next {
+		if known[p].next != next {
+			return errFenced
+		}
 	}
 	return nil
 }

@@ -247,9 +247,8 @@ func (o *output) message(r *run, in *processors.Message, index int, id string) p
 	if id != r.env.Subject {
 		key = topics.Key(env.Tenant, env.System, id)
 	}
-	return processors.Message{
+	return processors.Message{ // its time is that of its writing: when the change occurred is in ce_time
 		Topic:   o.topic,
-		Time:    env.Time,
 		Key:     key,
 		Headers: env.Append(make([]topics.Header, 0, 14)),
 	}
