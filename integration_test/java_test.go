@@ -75,7 +75,7 @@ func TestFinancePage_ItsJavaProgramReads(t *testing.T) {
 	})
 
 	program := &process{
-		t: t, log: &logBuffer{}, done: make(chan struct{}),
+		t: t, log: &testenv.Log{}, done: make(chan struct{}),
 		cmd: testenv.JavaProgram(t, financeProgram(t, r.brokers[0], group)),
 	}
 	program.launch()
@@ -92,7 +92,7 @@ func TestFinancePage_ItsJavaProgramReads(t *testing.T) {
 	})
 	program.kill()
 	got := map[string][]string{}
-	for line := range strings.Lines(program.log.tail(1 << 30)) {
+	for line := range strings.Lines(program.log.String()) {
 		if key, _, _ := strings.Cut(line, " "); strings.HasPrefix(key, r.tenant+"/"+r.system+"/") {
 			got[key] = append(got[key], strings.TrimSuffix(line, "\n"))
 		}

@@ -174,7 +174,7 @@ func restoredSource(t *testing.T, brokers []string) {
 	l2 := newLedger()
 	l2.write(t, r, 2, 20, 10)
 	relay = r.start("one", "relay", "run")
-	eventually(t, "the refusal that names the remedy", func() bool { return strings.Contains(relay.log.tail(1<<20), "leat relay adopt") })
+	eventually(t, "the refusal that names the remedy", func() bool { return strings.Contains(relay.log.String(), "leat relay adopt") })
 	relay.kill()
 	l.checkSourceTopic(t, r)
 }

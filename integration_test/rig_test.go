@@ -139,14 +139,14 @@ func (r *rig) try(args ...string) (string, error) {
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	log  *logBuffer
+	log  *testenv.Log
 	done chan struct{}
 }
 
 // start starts a long-lived command. instance names it within its consumer group.
 func (r *rig) start(instance string, args ...string) *process {
 	r.t.Helper()
-	p := &process{t: r.t, log: &logBuffer{}, done: make(chan struct{})}
+	p := &process{t: r.t, log: &testenv.Log{}, done: make(chan struct{})}
 	p.cmd = exec.Command(binary(r.t), append(args, "--config", r.config)...)
 	p.cmd.Env = append(os.Environ(), "LEAT_INSTANCE="+instance)
 	p.launch()
@@ -166,7 +166,7 @@ func (p *process) launch() {
 	p.t.Cleanup(func() {
 		p.kill()
 		if p.t.Failed() {
-			p.t.Logf("log of %v:\n%s", p.cmd.Args, p.log.tail(6000))
+			p.t.Logf("log of %v:\n%s", p.cmd.Args, p.log.Tail(6000))
 		}
 	})
 }
@@ -186,36 +186,12 @@ func (p *process) stop() {
 	case <-time.After(patience):
 		p.t.Fatal("the process did not end after SIGTERM")
 	}
-	require.Equal(p.t, 0, p.cmd.ProcessState.ExitCode(), "exit code after SIGTERM; log:\n%s", p.log.tail(3000))
+	require.Equal(p.t, 0, p.cmd.ProcessState.ExitCode(), "exit code after SIGTERM; log:\n%s", p.log.Tail(3000))
 }
 
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(s))
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) contains(text string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return bytes.Contains(b.buf.Bytes(), []byte(text))
-}
-
-func (b *logBuffer) tail(n int) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.buf.Bytes()
-	return string(s[max(0, len(s)-n):])
 }
 
 // binary builds leat once for all tests of the package.

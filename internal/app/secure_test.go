@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,7 +13,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -158,31 +156,13 @@ func (s *secure) refusals(t *testing.T) map[string]refusal {
 	}
 }
 
-// logBuffer is a log that is read while clients may still write to it.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // withKafkaConfig is an App with a source of its own on that Kafka, and its log.
-func withKafkaConfig(k config.Kafka) (*App, *logBuffer) {
+func withKafkaConfig(k config.Kafka) (*App, *testenv.Log) {
 	cfg := config.Default()
 	k.ClientID, k.Partitions, k.Replication = "leat", 1, 1
 	cfg.Kafka, cfg.Log.Level = k, "debug"
 	cfg.Sources = []config.Source{{Name: testenv.Name("shop"), Entities: []string{"invoice"}, Retention: time.Hour}}
-	log := &logBuffer{}
+	log := &testenv.Log{}
 	return New(cfg, Options{Stderr: log}), log
 }
 

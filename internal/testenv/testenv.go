@@ -10,10 +10,12 @@
 package testenv
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 )
 
@@ -22,6 +24,32 @@ func Name(prefix string) string {
 	var b [4]byte
 	_, _ = rand.Read(b[:])
 	return prefix + "-" + hex.EncodeToString(b[:])
+}
+
+// Log keeps what is written to it, and can be read while others still write.
+type Log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write keeps p.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// String is all that was written.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Tail is the last n bytes that were written.
+func (l *Log) Tail(n int) string {
+	s := l.String()
+	return s[max(0, len(s)-n):]
 }
 
 func ci() bool {
