@@ -45,8 +45,8 @@ type Settled struct {
 // ErrNotOwned is returned by Settle if the partition's parked records are not, or not yet, in this Runner's hands.
 var ErrNotOwned = errors.New("this process does not own the partition")
 
-// errRefusedOrder answers an order whose records Kafka refuses.
-var errRefusedOrder = errors.New("a record of the order is refused by Kafka")
+// ErrOrderRefused is returned by Settle for an order whose records Kafka refuses: it is not carried out.
+var ErrOrderRefused = errors.New("a record of the order is refused by Kafka")
 
 // settling is an order that waits for its transaction.
 type settling struct {
@@ -210,7 +210,7 @@ func (p *partition) mark(m mark) {
 func (s *session) refuseOrders(works []*work, err error) (any bool) {
 	for _, w := range works {
 		for _, st := range w.orders {
-			s.dropOrder(st, settleReply{err: fmt.Errorf("%w: %w", errRefusedOrder, err)})
+			s.dropOrder(st, settleReply{err: fmt.Errorf("%w: %w", ErrOrderRefused, err)})
 			any = true
 		}
 	}

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/leat-io/leat/topics"
 )
 
 // Status is what a Runner does now.
@@ -41,13 +39,6 @@ type PartitionStatus struct {
 	ParkedRecords int           `json:"parked_records"`
 	ParkedBytes   int           `json:"parked_bytes"`
 	ParkedSince   time.Time     `json:"parked_since,omitzero"` // first failure of the key parked longest
-}
-
-// Parked is a record that waits on a retry topic.
-type Parked struct {
-	Key     []byte
-	Headers []topics.Header // the record's own
-	Failure topics.Failure
 }
 
 // Status returns what r does now. It never blocks on work in flight.
