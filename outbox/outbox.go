@@ -10,11 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/leat-io/leat/internal/traceparent"
 	"github.com/leat-io/leat/topics"
 )
 
@@ -35,7 +38,8 @@ type Event struct {
 	ContentType string
 	// SchemaVersion is the source's own version of the payload's shape; "1" if empty.
 	SchemaVersion string
-	// Headers become headers of the Kafka record. traceparent is carried along all stages.
+	// Headers become headers of the Kafka record. traceparent is carried along all stages; without it, Write takes the trace
+	// of its context, if there is one (OpenTelemetry).
 	Headers map[string]string
 	// OccurredAt is when the change took place, by the source's clock; now if zero.
 	OccurredAt time.Time
@@ -71,7 +75,7 @@ func Write(ctx context.Context, tx Execer, events ...Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	args, err := arguments(events)
+	args, err := arguments(ctx, events)
 	if err != nil {
 		return err
 	}
@@ -86,7 +90,7 @@ func WriteSQL(ctx context.Context, tx SQLExecer, events ...Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	args, err := arguments(events)
+	args, err := arguments(ctx, events)
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,8 @@ func WriteSQL(ctx context.Context, tx SQLExecer, events ...Event) error {
 	return nil
 }
 
-func arguments(events []Event) ([]any, error) {
+func arguments(ctx context.Context, events []Event) ([]any, error) {
+	parent := traceParent(ctx)
 	n := len(events)
 	ids, tenants, entities, keys, operations := make([]uuid.UUID, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	payloads, types, versions, headers, times := make([][]byte, n), make([]string, n), make([]string, n), make([]string, n), make([]*time.Time, n)
@@ -116,8 +121,8 @@ func arguments(events []Event) ([]any, error) {
 		}
 		ids[i], tenants[i], entities[i], keys[i], operations[i] = id, e.Tenant, e.Entity, e.Key, string(e.Operation)
 		payloads[i], types[i], versions[i], headers[i] = e.Payload, e.contentType(), e.schemaVersion(), "{}"
-		if len(e.Headers) > 0 {
-			b, err := json.Marshal(e.Headers)
+		if hs := e.traced(parent); len(hs) > 0 {
+			b, err := json.Marshal(hs)
 			if err != nil {
 				return nil, fmt.Errorf("encoding the headers of event %d: %w", i, err)
 			}
@@ -131,6 +136,26 @@ func arguments(events []Event) ([]any, error) {
 		return nil, errors.Join(errs...)
 	}
 	return []any{ids, tenants, entities, keys, operations, payloads, types, versions, headers, times}, nil
+}
+
+// traceParent is the trace that ctx is in, as W3C Trace Context writes it; empty if it is in none.
+func traceParent(ctx context.Context) string {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return ""
+	}
+	return string(traceparent.Append(nil, sc))
+}
+
+// traced are e's headers, with parent unless the event says itself which trace it belongs to.
+func (e *Event) traced(parent string) map[string]string {
+	if _, has := e.Headers[topics.HeaderTraceParent]; has || parent == "" {
+		return e.Headers
+	}
+	hs := make(map[string]string, len(e.Headers)+1)
+	maps.Copy(hs, e.Headers)
+	hs[topics.HeaderTraceParent] = parent
+	return hs
 }
 
 // explain adds the remedy to the errors that a new user meets first.

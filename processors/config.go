@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	AppVersion string                // header of dead letters; optional
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: none
+	Tracer     trace.Tracer          // makes a span of each attempt of a record whose traceparent is sampled; default: none
 
 	Retry    RetryPolicy
 	Systemic SystemicPolicy

@@ -75,6 +75,7 @@ func (m *metrics) begin() {
 type statusCollector struct {
 	status                            func() Status
 	breaker, parkedKeys, parkedOldest *prometheus.Desc
+	paused, pausedTenants             *prometheus.Desc
 	lag, lagSeconds                   *prometheus.Desc
 	settled, margin, stuck            *prometheus.Desc
 }
@@ -84,13 +85,15 @@ func newStatusCollector(status func() Status) *statusCollector {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return &statusCollector{
-		status:       status,
-		breaker:      desc("leat_breaker_state", "0 closed, 1 half-open, 2 open."),
-		parkedKeys:   desc("leat_parked_keys", "Keys that wait for a retry, of the partitions owned here."),
-		parkedOldest: desc("leat_parked_oldest_seconds", "Time since the first failure of the key parked longest."),
-		lag:          desc("leat_lag_records", "Records up to the last stable offset that are not settled.", "topic", "partition"),
-		lagSeconds:   desc("leat_lag_seconds", "How far behind the partition is; 0 when all is settled.", "topic", "partition"),
-		settled:      desc("leat_settled_offset", "The next offset to be settled: what the group has committed.", "topic", "partition"),
+		status:        status,
+		breaker:       desc("leat_breaker_state", "0 closed, 1 half-open, 2 open."),
+		paused:        desc("leat_paused", "1 while nothing is handled, by order; also while the orders are not known."),
+		pausedTenants: desc("leat_paused_tenants", "Tenants whose records wait, by order."),
+		parkedKeys:    desc("leat_parked_keys", "Keys that wait for a retry, of the partitions owned here."),
+		parkedOldest:  desc("leat_parked_oldest_seconds", "Time since the first failure of the key parked longest."),
+		lag:           desc("leat_lag_records", "Records up to the last stable offset that are not settled.", "topic", "partition"),
+		lagSeconds:    desc("leat_lag_seconds", "How far behind the partition is; 0 when all is settled.", "topic", "partition"),
+		settled:       desc("leat_settled_offset", "The next offset to be settled: what the group has committed.", "topic", "partition"),
 		margin: desc("leat_retention_margin_records",
 			"Records from the start of the log to the settled offset. Below 0, Kafka has deleted records before they were read.",
 			"topic", "partition"),
@@ -102,7 +105,7 @@ func newStatusCollector(status func() Status) *statusCollector {
 // Describe implements prometheus.Collector.
 func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.breaker, c.parkedKeys, c.parkedOldest, c.lag, c.lagSeconds, c.settled, c.margin, c.stuck,
+		c.breaker, c.paused, c.pausedTenants, c.parkedKeys, c.parkedOldest, c.lag, c.lagSeconds, c.settled, c.margin, c.stuck,
 	} {
 		ch <- d
 	}
@@ -116,6 +119,12 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	states := map[BreakerState]float64{BreakerHalfOpen: 1, BreakerOpen: 2}
 	gauge(c.breaker, states[s.Breaker.State])
+	var paused float64
+	if s.Paused != "" {
+		paused = 1
+	}
+	gauge(c.paused, paused)
+	gauge(c.pausedTenants, float64(len(s.Tenants)))
 	var keys int
 	var oldest time.Duration
 	for _, p := range s.Partitions {

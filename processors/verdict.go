@@ -226,6 +226,7 @@ func (w *work) report(r *Runner, now time.Time) {
 	for labels, n := range t.dead {
 		r.metrics.deadLetter.WithLabelValues(labels[0], labels[1]).Add(float64(n))
 	}
+	w.endSpans(now)
 	for _, line := range t.logs {
 		r.log.Log(context.Background(), line.level, line.text, line.args...) //nolint:sloglint // a constant of logFailure's callers
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -29,7 +30,8 @@ type work struct {
 	marks  []mark      // of what they have done
 	units  int         // records of the batch, those drained included
 
-	handled int // records that the handler has answered
+	handled int       // records that the handler has answered
+	began   time.Time // when the handlers were called first
 
 	msgs    []Message
 	headers []topics.Header
@@ -58,6 +60,7 @@ type tally struct {
 	retries  int
 	dead     map[[2]string]int
 	logs     []logLine
+	spans    []trace.Span
 }
 
 type logLine struct {
@@ -109,6 +112,7 @@ func (w *work) add(recs []*kgo.Record) (bytes int) {
 func (w *work) run(ctx context.Context) {
 	w.tally.outcomes = map[string]int{}
 	w.units = len(w.fresh)
+	w.began = w.s.r.now()
 	w.runOrders()
 	w.runDue(ctx)
 	if w.stop == nil {
@@ -303,11 +307,13 @@ func (w *work) settle(ctx context.Context, msg *Message, e *entry, res *Result) 
 	}
 	switch c {
 	case done:
+		span, outcome := w.trace(msg), cmp.Or(res.Outcome, string(done))
 		for i := range res.Outputs {
-			w.output(&res.Outputs[i])
+			w.output(&res.Outputs[i], span)
 		}
+		w.attempted(span, outcome, nil)
 		w.leave(e)
-		w.count(cmp.Or(res.Outcome, string(done)))
+		w.count(outcome)
 		if t, ok := eventTime(msg.Headers); ok {
 			w.tally.times = append(w.tally.times, t)
 		}
@@ -331,6 +337,7 @@ func (w *work) settle(ctx context.Context, msg *Message, e *entry, res *Result) 
 		w.park(msg, f)
 		w.tally.retries++
 		w.count("retry")
+		w.attempted(w.trace(msg), "retry", &f)
 		w.logFailure(slog.LevelWarn, "record failed, parked for a retry", msg, &f)
 	default:
 		w.stop = &stopError{c, res.Err}
@@ -343,6 +350,7 @@ func (w *work) giveUp(msg *Message, e *entry, f topics.Failure) {
 	w.leave(e)
 	w.countDead(&f)
 	w.count("dead_letter")
+	w.attempted(w.trace(msg), "dead_letter", &f)
 	w.logFailure(slog.LevelError, "record failed, moved to the dead-letter topic", msg, &f)
 }
 
@@ -360,8 +368,9 @@ func (w *work) leave(e *entry) {
 	}
 }
 
-func (w *work) output(m *Message) {
-	w.produce(kgo.Record{Topic: m.Topic, Key: m.Key, Value: m.Value, Headers: w.kafkaHeaders(m.Headers), Timestamp: m.Time})
+func (w *work) output(m *Message, t traced) {
+	headers := w.kafkaHeaders(t.continued(m.Headers))
+	w.produce(kgo.Record{Topic: m.Topic, Key: m.Key, Value: m.Value, Headers: headers, Timestamp: m.Time})
 }
 
 func (w *work) kafkaHeaders(hs []topics.Header) []kgo.RecordHeader {

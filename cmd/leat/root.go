@@ -30,7 +30,7 @@ type env struct {
 }
 
 func (e *env) options() app.Options {
-	return app.Options{Version: buildVersion(), Getenv: e.getenv, Stderr: e.stderr}
+	return app.Options{Version: buildVersion(), Getenv: e.getenv, Stderr: e.stderr, Stdout: e.stdout}
 }
 
 // load reads the configuration.

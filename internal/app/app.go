@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/twmb/franz-go/pkg/kgo"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/leat-io/leat/internal/config"
 )
@@ -28,6 +29,9 @@ type Options struct {
 	Stderr  io.Writer                // the log; default os.Stderr
 
 	Mappings fs.FS // instead of the directory normalize.mappings
+
+	Spans  sdktrace.SpanExporter // instead of the section tracing
+	Stdout io.Writer             // of tracing.exporter stdout; default os.Stdout
 }
 
 // App is one process: its configuration, its log and its metrics.
@@ -40,6 +44,9 @@ type App struct {
 
 	mappings fs.FS
 	kafka    func() ([]kgo.Opt, error)
+	spans    sdktrace.SpanExporter
+	stdout   io.Writer
+	tracing  func() (*sdktrace.TracerProvider, error) // nil if it is off
 }
 
 // New makes an App. It opens no connection.
@@ -50,11 +57,15 @@ func New(cfg *config.Config, o Options) *App {
 	if o.Stderr == nil {
 		o.Stderr = os.Stderr
 	}
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
 	a := &App{
 		cfg: cfg, log: newLogger(cfg.Log, o.Stderr), reg: prometheus.NewRegistry(),
-		version: cmp.Or(o.Version, "unknown"), getenv: o.Getenv, mappings: o.Mappings,
+		version: cmp.Or(o.Version, "unknown"), getenv: o.Getenv, mappings: o.Mappings, spans: o.Spans, stdout: o.Stdout,
 	}
 	a.kafka = sync.OnceValues(a.makeKafkaOptions)
+	a.tracing = sync.OnceValues(a.makeTracing)
 	a.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerBuildInfo(a.reg, a.version)
 	return a

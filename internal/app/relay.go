@@ -23,8 +23,13 @@ func (a *App) newRelay() (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
+	tracer, err := a.tracer("relay")
+	if err != nil {
+		return nil, err
+	}
 	return relay.New(relay.Config{
 		Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
+		Tracer: tracer,
 	})
 }
 

@@ -105,12 +105,16 @@ func (a *App) serve(ctx context.Context, before []Part, stages []stage, after []
 		parts = append(parts, Part{s.name, s.Run})
 		checks = append(checks, check{name: s.name, ready: s.Ready})
 	}
+	spans, err := a.spanPart()
+	if err != nil {
+		return err
+	}
 	server, err := a.serveHTTP(ctx, checks...)
 	if err != nil {
 		return err
 	}
 	a.log.Info("running", "version", a.version, "parts", len(parts), "http", a.cfg.HTTP.Listen)
-	return runParts(ctx, a.log, slices.Concat(before, parts, after, []Part{server})...)
+	return runParts(ctx, a.log, slices.Concat(before, parts, after, []Part{spans, server})...)
 }
 
 func (a *App) newNormalize() (*processors.Runner, error) {
@@ -146,6 +150,9 @@ func (a *App) newRunner(name string, c processors.Config) (*processors.Runner, e
 	}
 	c.Name, c.Kafka, c.AppVersion, c.Registerer = name, kafka, a.version, a.reg
 	c.Logger = a.log
+	if c.Tracer, err = a.tracer(name); err != nil {
+		return nil, err
+	}
 	c.Instance = cmp.Or(c.Instance, defaultInstance())
 	c.Retry = processors.RetryPolicy{
 		MaxAttempts: a.cfg.Retry.Attempts, Base: a.cfg.Retry.Backoff, Max: a.cfg.Retry.Max,

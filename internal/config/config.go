@@ -27,6 +27,7 @@ type Config struct {
 	Index     Index     `yaml:"index"`
 	HTTP      HTTP      `yaml:"http"`
 	Log       Log       `yaml:"log"`
+	Tracing   Tracing   `yaml:"tracing"`
 
 	file string
 	keys map[string]*keyState // of every key that the file has, by its dotted path
@@ -134,6 +135,22 @@ type HTTP struct {
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info (default), warn or error
 	Format string `yaml:"format"` // json (default) or text
+}
+
+// Tracing says where spans go: OpenTelemetry. What a span says never includes a payload.
+type Tracing struct {
+	Exporter string `yaml:"exporter"` // off (default), otlp_http or stdout
+	Endpoint string `yaml:"endpoint"` // of otlp_http; default http://localhost:4318
+	// SampleRatio is the share of events that the relay begins a trace for, of those whose source began none. 0, the default: none.
+	SampleRatio float64       `yaml:"sample_ratio"`
+	Headers     []TraceHeader `yaml:"headers"`      // sent with each request of otlp_http
+	ServiceName string        `yaml:"service_name"` // default leat
+}
+
+// TraceHeader is an HTTP header, such as one with a token.
+type TraceHeader struct {
+	Name  string `yaml:"name"`
+	Value Secret `yaml:"value"`
 }
 
 // Default returns what an empty file means.

@@ -115,7 +115,7 @@ func TestParse_Problems(t *testing.T) {
 		{"kafka: [", "1: sequence end token ']' not found"},
 		{"kafka:\n  brokers: a:1\n---\nlog: {}", "4: a second YAML document; write one document"},
 		{"sorces: []", "1: sorces: unknown key; did you mean sources?"},
-		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, http, log"},
+		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, http, log, tracing"},
 		{"log:\n  level: info\n  level: warn", "3: log.level: occurs twice, first on line 2; remove one"},
 		{"log: info", "1: log: is not a section; write its keys on lines of their own: level, format"},
 		{"log:\n  level: [info]", "2: log.level: is not a single value; write a text"},
@@ -157,6 +157,11 @@ func TestParse_Problems(t *testing.T) {
 		{"retry:\n  backoff: 0s", "2: retry.backoff: 0s is shorter than 1ms; durations are written as 30s, 5m, 12h or 90d"},
 		{"retry:\n  backoff: 2s\n  max: 1s", "3: retry.max: is shorter than retry.backoff; it is the longest wait of all"},
 		{"http:\n  listen: here", `2: http.listen: "here" is not host:port; write :9464 for every address of the host, or off`},
+		{"tracing:\n  exporter: jaeger", `2: tracing.exporter: "jaeger" is unknown; use off, otlp_http, stdout`},
+		{"tracing:\n  endpoint: http://leat:hunter2@host", "2: tracing.endpoint: is not an http:// or https:// address; write the collector's"},
+		{"tracing:\n  sample_ratio: 2", "2: tracing.sample_ratio: is not between 0 and 1; 0.01 begins a trace for one event in a hundred"},
+		{"tracing:\n  sample_ratio: all", `2: tracing.sample_ratio: "all" is not a number; write a number`},
+		{"tracing:\n  headers:\n    - value: hunter2", "3: tracing.headers[0].name: is missing; name the HTTP header"},
 		{"log:\n  format: xml", `2: log.format: "xml" is unknown; use json, text`},
 	}
 	for _, tt := range tests {

@@ -167,6 +167,8 @@ func set(v reflect.Value, text string) bool {
 		*p = text
 	case *int:
 		*p, err = strconv.Atoi(text)
+	case *float64:
+		*p, err = strconv.ParseFloat(text, 64)
 	case *bool:
 		*p, err = strconv.ParseBool(text)
 	default:
@@ -181,6 +183,8 @@ func wanted(v reflect.Value) string {
 		return "a duration such as 30s, 5m, 12h or 90d"
 	case int:
 		return "a whole number"
+	case float64:
+		return "a number"
 	case bool:
 		return "true or false"
 	default:

@@ -103,4 +103,7 @@ func (c *Config) setDefaults() {
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, "127.0.0.1:9464")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "json")
+	c.Tracing.Exporter = cmp.Or(c.Tracing.Exporter, "off")
+	c.Tracing.Endpoint = cmp.Or(c.Tracing.Endpoint, "http://localhost:4318")
+	c.Tracing.ServiceName = cmp.Or(c.Tracing.ServiceName, "leat")
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +66,7 @@ func (c *Config) validate() Problems {
 	v.stages()
 	v.url("control.url", c.Control.URL)
 	v.process()
+	v.tracing()
 	return v.problems
 }
 
@@ -151,6 +153,21 @@ func (v *validator) process() {
 	}
 	v.oneOf("log.level", v.c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", v.c.Log.Format, "json", "text")
+}
+
+func (v *validator) tracing() {
+	t := v.c.Tracing
+	v.oneOf("tracing.exporter", t.Exporter, "off", "otlp_http", "stdout")
+	if t.Endpoint != "" {
+		u, err := url.Parse(t.Endpoint)
+		v.check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil, "tracing.endpoint",
+			"is not an http:// or https:// address", "write the collector's, such as http://localhost:4318, and passwords under headers")
+	}
+	v.check(t.SampleRatio >= 0 && t.SampleRatio <= 1, "tracing.sample_ratio", "is not between 0 and 1",
+		"0.01 begins a trace for one event in a hundred")
+	for i, h := range t.Headers {
+		v.need(h.Name != "", fmt.Sprintf("tracing.headers[%d].name", i), "name the HTTP header, such as Authorization")
+	}
 }
 
 func (v *validator) check(ok bool, key, message, remedy string) {

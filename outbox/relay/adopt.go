@@ -126,7 +126,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 		old, report.Before = *before, &before.Last
 	}
 	r := &reader{conn: conn}
-	t, err := r.trace(ctx, &old)
+	t, err := r.witness(ctx, &old)
 	if err != nil {
 		return cursor{}, report, err
 	}

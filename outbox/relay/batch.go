@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // row is one outbox row of a batch. Its record stands at the same index in batch.recs.
@@ -21,6 +22,12 @@ type row struct {
 	refused     *refusal
 }
 
+// rowSpan is the span of a row that belongs to a trace that is recorded.
+type rowSpan struct {
+	trace.Span
+	row int // its index
+}
+
 // batch is what one read delivers, as Kafka records. It owns the memory of its records and is used again once they are
 // produced.
 type batch struct {
@@ -30,6 +37,7 @@ type batch struct {
 
 	cursor cursor // the source's cursor after this batch
 	oldest time.Time
+	spans  []rowSpan
 
 	arena   arena
 	headers headerSlab
@@ -38,7 +46,8 @@ type batch struct {
 func (b *batch) reset() {
 	clear(b.recs)
 	clear(b.rows)
-	b.rows, b.recs = b.rows[:0], b.recs[:0]
+	clear(b.spans)
+	b.rows, b.recs, b.spans = b.rows[:0], b.recs[:0], b.spans[:0]
 	b.bytes, b.oldest = 0, time.Time{}
 	b.arena.reset()
 	b.headers.reset()

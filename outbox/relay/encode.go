@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidwall/gjson"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -48,12 +49,13 @@ type encoder struct {
 	epochVal []byte
 	dests    *destinations
 	interned map[string][]byte
+	tracer   trace.Tracer // nil: no spans
 }
 
 const specVersion = "1.0"
 
-func newEncoder(system string, dests *destinations) *encoder {
-	return &encoder{source: []byte("/" + system), system: system, dests: dests, interned: map[string][]byte{}}
+func newEncoder(system string, dests *destinations, tracer trace.Tracer) *encoder {
+	return &encoder{source: []byte("/" + system), system: system, dests: dests, interned: map[string][]byte{}, tracer: tracer}
 }
 
 func (e *encoder) setEpoch(epoch int64) {
@@ -97,6 +99,9 @@ func (e *encoder) add(b *batch, v [][]byte, late bool) error {
 		rec.Value = b.arena.copy(v[colPayload])
 	}
 	e.headers(b, r, rec, v)
+	if e.tracer != nil {
+		e.trace(b, r, rec, v)
+	}
 	// Headers of ours have at most 700 bytes besides those that vary freely; JSON of headers is longer than the headers.
 	r.bound = 2*len(rec.Key) + len(rec.Value) + len(v[colHeaders]) + len(v[colSchemaVersion]) + len(v[colContentType]) + 1024
 	b.bytes += r.bound - 700 // the usual size of our headers is about 300

@@ -43,7 +43,7 @@ func TestEncoder_WritesTheEnvelope(t *testing.T) {
 			DataSchema: rapid.StringN(0, 5, 20).Draw(t, "schema"), ContentType: rapid.StringN(0, 5, 20).Draw(t, "type"),
 		}
 		payload := rapid.SliceOf(rapid.Byte()).Draw(t, "payload")
-		e := newEncoder("shop", newDestinations("shop", nil, nil))
+		e := newEncoder("shop", newDestinations("shop", nil, nil), nil)
 		e.setEpoch(3)
 		var b batch
 		for range 2 { // the second time into used memory
@@ -77,7 +77,7 @@ func FuzzEncoder(f *testing.F) {
 		d := dests.of([]byte(entity))
 		d.exists, d.maxBytes, d.checked = true, 1<<20, time.Now()
 		dests.dlq.maxBytes = 1<<20 + topics.FailureHeadroom
-		e := newEncoder("shop", dests)
+		e := newEncoder("shop", dests, nil)
 		e.setEpoch(1)
 		var b batch
 		require.NoError(t, e.add(&b, v, false))
@@ -106,7 +106,7 @@ func headersOf(rec *kgo.Record) []topics.Header {
 }
 
 func BenchmarkEncoder(b *testing.B) {
-	e := newEncoder("shop", newDestinations("shop", nil, nil))
+	e := newEncoder("shop", newDestinations("shop", nil, nil), nil)
 	e.setEpoch(1)
 	v := wireRow(12345, uuid.New(), time.Now(), map[int]string{
 		colTenant: "acme", colEntity: "invoice", colKey: "4711", colOperation: "upsert", colContentType: "application/json",

@@ -8,8 +8,8 @@ import (
 // ErrRefused is the class of errors that only an operator can end: the cursor does not belong to the database as it is now.
 var ErrRefused = errors.New("cursor refused")
 
-// trace is what a database still knows about the row that was delivered last.
-type trace struct {
+// witness is what a database still knows about the row that was delivered last.
+type witness struct {
 	event   string // event id of the row with the cursor's last id; empty if there is no such row
 	lowest  int64  // lowest id that a range partition can hold; 0 if there is none
 	next    uint64 // xmax of a snapshot of now
@@ -25,7 +25,7 @@ type trace struct {
 //
 // That the next transaction id is below the cursor's proves a restore only when there is no witness: a crash may forget the
 // ids of transactions that were rolled back last.
-func guard(c *cursor, id identity, t trace) error {
+func guard(c *cursor, id identity, t witness) error {
 	switch {
 	case t.foreign:
 		return refuse(c, "leat.outbox holds rows with transaction ids that this cluster has not reached: "+

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // sent is what is known of a batch once its memory is in use again.
@@ -15,6 +16,7 @@ type sent struct {
 	dead       []deadLetter
 	cursor     cursor
 	started    time.Time
+	spans      []trace.Span
 }
 
 // deadLetter is a row that was refused, for the log.
@@ -62,7 +64,7 @@ func (p *pipeline) run(ctx context.Context, batches <-chan *batch) error {
 			p.giveUp(ctx, client)
 			return errors.Join(lastErr, err)
 		}
-		now.cursor, now.dead = b.cursor, deadLetters(b)
+		now.cursor, now.dead, now.spans = b.cursor, deadLetters(b), b.acknowledged()
 		p.free <- b // every record is acknowledged: the client needs its memory no more
 		last = p.commit(ctx, client, now)
 	}

@@ -66,7 +66,7 @@ type snapshotReader struct {
 func newSnapshotReader(t *testing.T, url string, rows int) *snapshotReader {
 	t.Helper()
 	s := &snapshotReader{cursor: newCursor("shop", identity{}), lim: limits{rows, 1 << 20, 1 << 20}}
-	s.enc = newEncoder("shop", newDestinations("shop", nil, nil))
+	s.enc = newEncoder("shop", newDestinations("shop", nil, nil), nil)
 	s.open(t, url)
 	return s
 }

@@ -57,9 +57,9 @@ order by id limit $5::int`
 	sqlFresh = `select ` + columns + ` from leat.outbox where id > $2::bigint order by id limit $3::int`
 )
 
-// sqlTrace looks at what guard must know: the witness row, the lowest id of the range partitions, the next transaction id,
+// sqlWitness looks at what guard must know: the witness row, the lowest id of the range partitions, the next transaction id,
 // and whether there are rows that this cluster cannot have written. A visible row's transaction id is below the snapshot's xmax.
-const sqlTrace = `select
+const sqlWitness = `select
   coalesce((select event_id::text from leat.outbox where id = $1), ''),
   coalesce((select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''?(\d+)'))[1]::bigint)
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'leat.outbox'::regclass), 0),
@@ -125,7 +125,7 @@ func (r *reader) prepare(ctx context.Context, c *cursor) error {
 	if string(result.Rows[0][0]) == "t" {
 		return errStandby
 	}
-	t, err := r.trace(ctx, c)
+	t, err := r.witness(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -143,8 +143,8 @@ func (r *reader) prepare(ctx context.Context, c *cursor) error {
 	return nil
 }
 
-func (r *reader) trace(ctx context.Context, c *cursor) (t trace, err error) {
-	result := r.conn.ExecParams(ctx, sqlTrace, [][]byte{formatInt(c.Last)}, nil, nil, nil).Read()
+func (r *reader) witness(ctx context.Context, c *cursor) (t witness, err error) {
+	result := r.conn.ExecParams(ctx, sqlWitness, [][]byte{formatInt(c.Last)}, nil, nil, nil).Read()
 	if result.Err != nil {
 		return t, fmt.Errorf("looking at outbox: %w", result.Err)
 	}
@@ -154,7 +154,7 @@ func (r *reader) trace(ctx context.Context, c *cursor) (t trace, err error) {
 		err = errors.Join(err, e)
 		return n
 	}
-	t = trace{event: string(v[0]), lowest: number(1), next: uint64(number(2)), foreign: string(v[3]) == "t"}
+	t = witness{event: string(v[0]), lowest: number(1), next: uint64(number(2)), foreign: string(v[3]) == "t"}
 	r.id = identity{System: number(4), Timeline: number(5), Table: uint32(number(6)), Epoch: number(7)}
 	return t, err
 }

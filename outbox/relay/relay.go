@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -50,6 +51,7 @@ type Config struct {
 
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: a registry of its own
+	Tracer     trace.Tracer          // makes a span of each row whose trace is sampled, and begins traces by its sampler; default: none
 
 	BatchRows  int           // most rows of a transaction; default 8,000
 	BatchBytes int           // bytes after which a transaction takes no more rows; default 8 MiB

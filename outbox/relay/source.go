@@ -134,7 +134,7 @@ func (s *source) serve(pollCtx, workCtx context.Context) error {
 	readErr := make(chan error, 1)
 	go func() {
 		defer close(batches)
-		loop := readLoop{source: s, dests: dests, enc: newEncoder(s.spec.Name, dests), cursor: *c, out: batches, free: free}
+		loop := readLoop{source: s, dests: dests, enc: newEncoder(s.spec.Name, dests, s.cfg.Tracer), cursor: *c, out: batches, free: free}
 		readErr <- loop.run(readCtx)
 	}()
 	var upkeep sync.WaitGroup
@@ -161,6 +161,9 @@ func (s *source) delivered(b sent) {
 	s.metrics.sendSeconds.Observe(time.Since(b.started).Seconds())
 	if b.late > 0 {
 		s.metrics.lateRows.WithLabelValues(name).Add(float64(b.late))
+	}
+	for _, span := range b.spans {
+		span.End()
 	}
 	for _, d := range b.dead {
 		s.metrics.deadLetters.WithLabelValues(name, d.reason.code).Inc()

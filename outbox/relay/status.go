@@ -145,7 +145,7 @@ func (s *Status) look(ctx context.Context, src Source, cur *cursor) error {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	r := &reader{conn: conn.PgConn()}
-	t, err := r.trace(ctx, &c)
+	t, err := r.witness(ctx, &c)
 	if err != nil {
 		return err
 	}

@@ -193,25 +193,25 @@ func TestGuard(t *testing.T) {
 	c := newCursor("shop", id)
 	c.position = position{Last: 50, Snapshot: snapshot{xmin: 90, xmax: 100}}
 	c.LastEvent = "11111111-1111-1111-1111-111111111111"
-	same := trace{event: c.LastEvent, lowest: 1, next: 120}
+	same := witness{event: c.LastEvent, lowest: 1, next: 120}
 	for name, tc := range map[string]struct {
-		change  func(c *cursor, id *identity, t *trace)
+		change  func(c *cursor, id *identity, t *witness)
 		refused string
 	}{
-		"the same":             {func(*cursor, *identity, *trace) {}, ""},
-		"promotion":            {func(_ *cursor, id *identity, _ *trace) { id.Timeline = 2 }, ""},
-		"crash forgot aborts":  {func(_ *cursor, _ *identity, t *trace) { t.next = 99 }, ""},
-		"first start":          {func(c *cursor, _ *identity, t *trace) { *c = newCursor("shop", identity{}); *t = trace{next: 5} }, ""},
-		"dropped by clean-up":  {func(_ *cursor, _ *identity, t *trace) { t.event, t.lowest = "", 51 }, ""},
-		"raised epoch":         {func(_ *cursor, id *identity, _ *trace) { id.Epoch = 3 }, ""},
-		"another cluster":      {func(_ *cursor, id *identity, _ *trace) { id.System = 8 }, "system identifier"},
-		"table created anew":   {func(_ *cursor, id *identity, _ *trace) { id.Table = 16500 }, "created anew"},
-		"lower epoch":          {func(_ *cursor, id *identity, _ *trace) { id.Epoch = 1 }, "restored"},
-		"restored":             {func(_ *cursor, _ *identity, t *trace) { t.event = "" }, "set back"},
-		"lagging standby":      {func(_ *cursor, id *identity, t *trace) { id.Timeline, t.event = 2, "" }, "set back"},
-		"ids begun anew":       {func(_ *cursor, _ *identity, t *trace) { t.event = "2" }, "begun anew"},
-		"adopted, then set":    {func(c *cursor, _ *identity, t *trace) { c.LastEvent, t.next = "", 99 }, "restored"},
-		"rows of another home": {func(_ *cursor, _ *identity, t *trace) { t.foreign = true }, "another cluster"},
+		"the same":             {func(*cursor, *identity, *witness) {}, ""},
+		"promotion":            {func(_ *cursor, id *identity, _ *witness) { id.Timeline = 2 }, ""},
+		"crash forgot aborts":  {func(_ *cursor, _ *identity, t *witness) { t.next = 99 }, ""},
+		"first start":          {func(c *cursor, _ *identity, t *witness) { *c = newCursor("shop", identity{}); *t = witness{next: 5} }, ""},
+		"dropped by clean-up":  {func(_ *cursor, _ *identity, t *witness) { t.event, t.lowest = "", 51 }, ""},
+		"raised epoch":         {func(_ *cursor, id *identity, _ *witness) { id.Epoch = 3 }, ""},
+		"another cluster":      {func(_ *cursor, id *identity, _ *witness) { id.System = 8 }, "system identifier"},
+		"table created anew":   {func(_ *cursor, id *identity, _ *witness) { id.Table = 16500 }, "created anew"},
+		"lower epoch":          {func(_ *cursor, id *identity, _ *witness) { id.Epoch = 1 }, "restored"},
+		"restored":             {func(_ *cursor, _ *identity, t *witness) { t.event = "" }, "set back"},
+		"lagging standby":      {func(_ *cursor, id *identity, t *witness) { id.Timeline, t.event = 2, "" }, "set back"},
+		"ids begun anew":       {func(_ *cursor, _ *identity, t *witness) { t.event = "2" }, "begun anew"},
+		"adopted, then set":    {func(c *cursor, _ *identity, t *witness) { c.LastEvent, t.next = "", 99 }, "restored"},
+		"rows of another home": {func(_ *cursor, _ *identity, t *witness) { t.foreign = true }, "another cluster"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
