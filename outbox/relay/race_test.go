@@ -327,7 +327,8 @@ func TestReader_SurvivesTheOutboxRace(t *testing.T) {
 // not in the snapshot's list. Its rows may lie any distance below the last id.
 func TestReader_FindsRowsOfATransactionAboveXmaxAfterAPause(t *testing.T) {
 	t.Parallel()
-	r := newDatabase(t)
+	// A server of its own: on a shared one, transactions of others end in between and raise xmax.
+	r := newDatabaseAt(t, testenv.PostgresServer(t).Database(t))
 	a := newAdversary(t, r.url)
 	ctx := t.Context()
 	early, late := a.connect(ctx), a.connect(ctx)
@@ -346,6 +347,9 @@ func TestReader_FindsRowsOfATransactionAboveXmaxAfterAPause(t *testing.T) {
 		continue
 	}
 	require.Len(t, s.rows, 12_000)
+	var xid uint64
+	require.NoError(t, late.QueryRow(ctx, "select pg_current_xact_id()::text::bigint").Scan(&xid))
+	require.GreaterOrEqual(t, xid, s.cursor.Snapshot.xmax, "the transaction should be above xmax")
 	_, err = late.Exec(ctx, "commit")
 	require.NoError(t, err)
 	s.open(t, r.url)

@@ -43,7 +43,12 @@ type rig struct {
 // newDatabase is a rig without Kafka.
 func newDatabase(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, system: testenv.Name("shop"), group: testenv.Name("relay"), url: testenv.Postgres(t)}
+	return newDatabaseAt(t, testenv.Postgres(t))
+}
+
+func newDatabaseAt(t *testing.T, url string) *rig {
+	t.Helper()
+	r := &rig{t: t, system: testenv.Name("shop"), group: testenv.Name("relay"), url: url}
 	r.migrate(r.url)
 	pool, err := pgxpool.New(t.Context(), r.url)
 	require.NoError(t, err)
