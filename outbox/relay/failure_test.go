@@ -481,3 +481,25 @@ func TestRelay_WaitsOutABroker(t *testing.T) {
 	r.eventually("the relay to be ready", func() bool { return relay.Ready() == nil })
 	require.Empty(t, r.deadLetters())
 }
+
+// TestRelay_WaitsOutADatabase kills the source's server in the middle of work, twice.
+func TestRelay_WaitsOutADatabase(t *testing.T) {
+	t.Parallel()
+	server := testenv.PostgresServer(t)
+	r := newDatabaseAt(t, server.Database(t)).with(testenv.Kafka(t), "invoice")
+	topic := topics.Source(r.system, "invoice")
+	relay, _ := r.start(r.config())
+	r.write(50)
+	for range 2 {
+		r.fill("invoice", 5_000, 100, 10)
+		server.Kill()
+		r.eventually("the relay to say that nothing flows", func() bool { return relay.Ready() != nil })
+		server.Start(t)
+		r.db.Reset() // its connections ended with the server
+		r.write(50)
+	}
+	r.await(topic, 10_150)
+	r.count(r.read(topic))
+	r.eventually("the relay to be ready", func() bool { return relay.Ready() == nil })
+	require.Empty(t, r.deadLetters())
+}

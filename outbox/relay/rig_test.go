@@ -59,7 +59,13 @@ func newDatabaseAt(t *testing.T, url string) *rig {
 
 func newRig(t *testing.T, brokers []string, entities ...string) *rig {
 	t.Helper()
-	r := newDatabase(t)
+	return newDatabase(t).with(brokers, entities...)
+}
+
+// with gives the rig a Kafka with the topics of entities.
+func (r *rig) with(brokers []string, entities ...string) *rig {
+	t := r.t
+	t.Helper()
 	r.brokers = brokers
 	var err error
 	r.kafka, err = kgo.NewClient(kgo.SeedBrokers(brokers...))
