@@ -66,6 +66,38 @@ func TestRunner_ParksAKeyInOrderWhileOthersOvertake(t *testing.T) {
 	require.Empty(t, b.read(topics.DLQ(b.in, b.group), 0))
 }
 
+// TestRunner_ShowsTheHandlerNothingBehindAParkedRecord: a handler with effects of its own would apply the later record first.
+func TestRunner_ShowsTheHandlerNothingBehindAParkedRecord(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	var healed, early atomic.Bool
+	cfg := b.config(&copier{out: b.out, fail: func(m processors.Message) error {
+		if healed.Load() {
+			return nil
+		}
+		if string(m.Value) == "later" {
+			early.Store(true)
+		}
+		if string(m.Value) == "first" {
+			return errors.New("row 17 is locked")
+		}
+		return nil
+	}})
+	cfg.Retry.MaxAttempts = 1_000_000
+	r := start(t, cfg)
+	inputs := []input{{"acme/test/1", "first"}, {"acme/test/1", "later"}, {"acme/test/2", "other"}}
+	b.produce(inputs[0])
+	eventually(t, "parked", func() bool { return r.metric("leat_parked_keys") == 1 })
+	b.produce(inputs[1:]...)
+	eventually(t, "another key overtakes", func() bool { return r.metric("leat_records_total", "copied") == 1 })
+	list, err := r.Parked(t.Context(), 10)
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	require.False(t, early.Load(), "the handler was given a record behind a parked one")
+	healed.Store(true)
+	b.requireExact(inputs)
+}
+
 func TestRunner_TakesUpParkedRecordsAfterARestart(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 2)
