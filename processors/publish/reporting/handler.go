@@ -52,7 +52,9 @@ func (c Config) Validate() error {
 
 // New returns the handler that publishes contacts, invoices and payments to db. It starts nothing. Batches of several
 // partitions may be handled at once, each in a transaction of its own.
-func New(db DB, config Config) (processors.Handler, error) {
+func New(db DB, config Config) (processors.Handler, error) { return newHandler(db, config) }
+
+func newHandler(db DB, config Config) (*handler, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("configuring the reporting tables: %w", err)
 	}
