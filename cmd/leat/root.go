@@ -54,7 +54,8 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
   leat relay run                       # and normalize run, publish run: a process for each stage`,
 	},
 		devCommand(e), migrateCommand(e), topicsCommand(e), outboxCommand(e), relayCommand(e), normalizeCommand(e),
-		publishCommand(e), mappingCommand(e), sampleCommand(e), indexCommand(e), auditCommand(e), configCommand(e), healthCommand(e), versionCommand(e),
+		publishCommand(e), mappingCommand(e), sampleCommand(e), indexCommand(e), offsetsCommand(e), auditCommand(e),
+		configCommand(e), healthCommand(e), versionCommand(e),
 	)
 	root.PersistentFlags().StringVarP(&e.config, "config", "c", "",
 		"configuration file (default $LEAT_CONFIG, else leat.yaml); docs/configuration.md describes it")
