@@ -112,6 +112,7 @@ func TestSecureKafka_TakesWhatIsRightAndSaysWhatIsWrong(t *testing.T) {
 			defer cancel()
 			_, err := a.TopicsPlan(ctx)
 			require.ErrorContains(t, err, refused.remedy)
+			require.Contains(t, log.String(), refused.logged)
 			require.NotContains(t, err.Error()+log.String(), password)
 		})
 	}
@@ -119,13 +120,22 @@ func TestSecureKafka_TakesWhatIsRightAndSaysWhatIsWrong(t *testing.T) {
 
 type refusal struct {
 	config config.Kafka
-	remedy string
+	remedy string // in the error of a command
+	logged string // in the log: a process that waits tells no more; the client's own guess where the broker just hangs up
 }
 
 func (s *secure) refusals(t *testing.T) map[string]refusal {
 	t.Helper()
-	const user, listener = "check kafka.sasl: username, password", "compare kafka.tls and kafka.sasl with what the listener asks for"
-	const authority = "kafka.tls.ca_file must hold the certificate of the authority"
+	const (
+		user        = "check kafka.sasl: username, password and mechanism"
+		listener    = "compare kafka.tls and kafka.sasl with what the listener asks for"
+		noTLS       = "the listener speaks TLS: set kafka.tls.enabled"
+		authority   = "kafka.tls.ca_file must hold the certificate of the authority"
+		name        = "kafka.tls.server_name must say that name"
+		expired     = "the broker's certificate must be renewed"
+		certificate = "set kafka.tls.cert_file and kafka.tls.key_file"
+		refused     = "who signed it, and until when is it valid?"
+	)
 	with := func(mechanism string, change func(*config.Kafka)) config.Kafka {
 		c := s.sasl(mechanism)
 		change(&c)
@@ -133,26 +143,19 @@ func (s *secure) refusals(t *testing.T) map[string]refusal {
 	}
 	wrong := func(c *config.Kafka) { c.SASL.Password = config.NewSecret("wrong-" + password) }
 	return map[string]refusal{
-		"plain, wrong password":         {with("plain", wrong), user},
-		"scram-sha-256, wrong password": {with("scram-sha-256", wrong), user},
-		"scram-sha-512, unknown user":   {with("scram-sha-512", func(c *config.Kafka) { c.SASL.Username = "nobody" }), user},
-		"no sasl":                       {with("plain", func(c *config.Kafka) { c.SASL = config.SASL{} }), listener},
-		"no tls":                        {with("plain", func(c *config.Kafka) { c.TLS = config.TLS{} }), "set kafka.tls.enabled"},
-		"tls where there is none":       {with("plain", func(c *config.Kafka) { c.Brokers = s.Brokers() }), listener},
-		"wrong authority":               {with("plain", func(c *config.Kafka) { c.TLS.CAFile = s.foreign.file }), authority},
-		"system's authorities":          {with("plain", func(c *config.Kafka) { c.TLS.CAFile = "" }), authority},
-		"wrong server name": {
-			with("plain", func(c *config.Kafka) { c.TLS.ServerName = "other.example.com" }), "kafka.tls.server_name must say that name",
-		},
-		"expired broker": {
-			config.Kafka{Brokers: s.Listener("expired"), TLS: config.TLS{Enabled: true, CAFile: s.ours.file}},
-			"the broker's certificate must be renewed",
-		},
-		"no client certificate": {s.mutual(pair{}), "set kafka.tls.cert_file and kafka.tls.key_file"},
-		"client certificate of a foreign authority": {
-			s.mutual(s.foreign.issue(t, "foreign-client", time.Hour)), "client certificate that it knows",
-		},
-		"expired client certificate": {s.mutual(s.ours.issue(t, "old-client", -time.Hour)), "until when is it valid?"},
+		"plain, wrong password":         {with("plain", wrong), user, user},
+		"scram-sha-256, wrong password": {with("scram-sha-256", wrong), user, user},
+		"scram-sha-512, unknown user":   {with("scram-sha-512", func(c *config.Kafka) { c.SASL.Username = "nobody" }), user, user},
+		"no sasl":                       {with("plain", func(c *config.Kafka) { c.SASL = config.SASL{} }), listener, "is SASL missing?"},
+		"no tls":                        {with("plain", func(c *config.Kafka) { c.TLS = config.TLS{} }), noTLS, noTLS},
+		"tls where there is none":       {with("plain", func(c *config.Kafka) { c.Brokers = s.Brokers() }), listener, "is TLS misconfigured?"},
+		"wrong authority":               {with("plain", func(c *config.Kafka) { c.TLS.CAFile = s.foreign.file }), authority, authority},
+		"system's authorities":          {with("plain", func(c *config.Kafka) { c.TLS.CAFile = "" }), authority, authority},
+		"wrong server name":             {with("plain", func(c *config.Kafka) { c.TLS.ServerName = "other.example.com" }), name, name},
+		"expired broker":                {with("", func(c *config.Kafka) { c.Brokers, c.SASL = s.Listener("expired"), config.SASL{} }), expired, expired},
+		"no client certificate":         {s.mutual(pair{}), certificate, certificate},
+		"foreign client certificate":    {s.mutual(s.foreign.issue(t, "foreign-client", time.Hour)), certificate, certificate},
+		"expired client certificate":    {s.mutual(s.ours.issue(t, "old-client", -time.Hour)), refused, refused},
 	}
 }
 
