@@ -98,6 +98,31 @@ func TestRunner_ShowsTheHandlerNothingBehindAParkedRecord(t *testing.T) {
 	b.requireExact(inputs)
 }
 
+func TestRunner_NeverRetriesBeforeTheDelayIsOver(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	const delay = 300 * time.Millisecond
+	attempts := make(chan time.Time, 10)
+	cfg := b.config(&copier{out: b.out, fail: func(m processors.Message) error {
+		attempts <- time.Now()
+		if m.Attempt < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}})
+	cfg.Retry = processors.RetryPolicy{MaxAttempts: 5, Base: delay, Max: delay}
+	start(t, cfg)
+	in := input{"acme/test/1", "x"}
+	b.produce(in)
+	b.requireExact([]input{in})
+	last := <-attempts
+	for range 2 {
+		next := <-attempts
+		require.GreaterOrEqual(t, next.Sub(last), delay)
+		last = next
+	}
+}
+
 func TestRunner_TakesUpParkedRecordsAfterARestart(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 2)
@@ -127,7 +152,8 @@ func TestRunner_TakesUpParkedRecordsAfterARestart(t *testing.T) {
 func TestRunner_WritesADeadLetterWithEveryHeader(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 1)
-	b.produce(input{"acme/test/1", "broken"}, input{"acme/test/1", "fine"}, input{"acme/test/2", "tired"})
+	old := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	b.produceAt(old, input{"acme/test/1", "broken"}, input{"acme/test/1", "fine"}, input{"acme/test/2", "tired"})
 	cfg := b.config(&copier{out: b.out, fail: func(m processors.Message) error {
 		switch string(m.Value) {
 		case "broken":
@@ -156,7 +182,10 @@ func TestRunner_WritesADeadLetterWithEveryHeader(t *testing.T) {
 	require.Equal(t, b.group, f.Group)
 	require.Equal(t, topics.KeyHash([]byte("acme/test/1")), f.KeyHash)
 	require.True(t, strings.HasPrefix(f.Fingerprint, "v1:"))
-	require.WithinDuration(t, time.Now(), dead[0].Timestamp, time.Minute)
+	require.True(t, old.Equal(f.Time), f.Time)
+	for _, rec := range append(dead, b.read(topics.Retry(b.in, b.group), 1)...) {
+		require.True(t, rec.Timestamp.After(old.Add(time.Minute)), "with the time of the record, retention would delete it with its segment")
+	}
 	require.Equal(t, "acme", headerOf(dead[0], topics.HeaderTenant))
 	f = failure(t, dead[1])
 	require.Equal(t, topics.DispositionExhausted, f.Disposition)

@@ -84,9 +84,15 @@ type input struct{ key, value string }
 
 func (b *bundle) produce(inputs ...input) {
 	b.t.Helper()
+	b.produceAt(time.Time{}, inputs...)
+}
+
+// produceAt writes records with that timestamp; zero is now.
+func (b *bundle) produceAt(at time.Time, inputs ...input) {
+	b.t.Helper()
 	recs := make([]*kgo.Record, len(inputs))
 	for i, in := range inputs {
-		recs[i] = &kgo.Record{Topic: b.in, Key: []byte(in.key), Value: []byte(in.value), Headers: []kgo.RecordHeader{
+		recs[i] = &kgo.Record{Topic: b.in, Timestamp: at, Key: []byte(in.key), Value: []byte(in.value), Headers: []kgo.RecordHeader{
 			{Key: topics.HeaderTenant, Value: []byte("acme")},
 			{Key: topics.HeaderTime, Value: []byte(time.Now().UTC().Format(time.RFC3339Nano))},
 		}}
