@@ -52,10 +52,28 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
   leat migrate up                      # make the schemas
   leat topics apply                    # make the topics
   leat relay run                       # and normalize run, publish run: a process for each stage`,
-	},
-		devCommand(e), migrateCommand(e), topicsCommand(e), outboxCommand(e), relayCommand(e), normalizeCommand(e),
-		publishCommand(e), mappingCommand(e), sampleCommand(e), indexCommand(e), offsetsCommand(e), auditCommand(e),
-		configCommand(e), healthCommand(e), versionCommand(e),
+	})
+	section(root, "Run it:",
+		devCommand(e),
+		relayCommand(e),
+		normalizeCommand(e),
+		publishCommand(e),
+		indexCommand(e),
+		sampleCommand(e),
+	)
+	section(root, "See and operate it:",
+		statusCommand(e),
+		offsetsCommand(e),
+		auditCommand(e),
+		healthCommand(e),
+	)
+	section(root, "Set it up:",
+		configCommand(e),
+		migrateCommand(e),
+		topicsCommand(e),
+		outboxCommand(e),
+		mappingCommand(e),
+		versionCommand(e),
 	)
 	root.PersistentFlags().StringVarP(&e.config, "config", "c", "",
 		"configuration file (default $LEAT_CONFIG, else leat.yaml); docs/configuration.md describes it")
@@ -73,6 +91,15 @@ type usageError struct {
 
 func (e *usageError) Error() string { return fmt.Sprintf("%v (see `%s --help`)", e.err, e.command) }
 func (e *usageError) Unwrap() error { return e.err }
+
+// section adds commands to root, under a title of their own in its help.
+func section(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range commands {
+		c.GroupID = title
+	}
+	root.AddCommand(commands...)
+}
 
 // group makes c a command that only has sub-commands: alone it prints its help, with an unknown one it is an error.
 func group(c *cobra.Command, subs ...*cobra.Command) *cobra.Command {

@@ -24,6 +24,7 @@ type rehearsal struct {
 	servers  *servers
 	cfg      *config.Config
 	app      *app.App
+	desk     *desk
 	shop     *chinook.Shop
 	source   *pgxpool.Pool
 	books    *pgxpool.Pool
@@ -38,8 +39,7 @@ func newRehearsal(ctx context.Context, o Options, s *servers, begin time.Time) (
 	o.App.Mappings = chinook.Mappings()
 	r.app = app.New(r.cfg, o.App)
 	if err := r.prepare(ctx); err != nil {
-		r.close()
-		return nil, err
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
@@ -61,6 +61,9 @@ func configure(o Options, s *servers) *config.Config {
 }
 
 func (r *rehearsal) prepare(ctx context.Context) (err error) {
+	if r.desk, err = newDesk(r.servers, r.cfg); err != nil {
+		return err
+	}
 	if _, err := r.app.Migrate(ctx, app.MigrateOptions{Action: "up"}); err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func (r *rehearsal) adopt(ctx context.Context) error {
 	return err
 }
 
-func (r *rehearsal) close() {
+func (r *rehearsal) close() error {
 	if r.kafka != nil {
 		r.kafka.Close()
 	}
@@ -127,6 +130,10 @@ func (r *rehearsal) close() {
 			db.Close()
 		}
 	}
+	if r.desk == nil {
+		return nil
+	}
+	return r.desk.close()
 }
 
 // settled reports whether nothing moves any more: every outbox row is on Kafka, and no group has anything left to read or

@@ -56,10 +56,18 @@ Try, in another terminal:
       --isolation-level read_committed --from-beginning --property print.key=true --property print.headers=true
   kafka-console-consumer.sh --bootstrap-server %s --topic %s --from-beginning --property print.headers=true
 
+Operate it, in another terminal (docs/operations.md; leat is here: go run ./cmd/leat):
+
+  export LEAT_CONFIG=%s
+  leat status --watch
+  leat dlq list
+  leat trace %s/%s/1
+
 Ctrl-C ends it.
 
 `, brokers, v.kafkaOrigin(), v.postgres.Origin(), s.r.cfg.HTTP.Listen, v.shown(v.reporting), v.shown(v.source),
-		brokers, topic, brokers, topics.DLQ(topics.Source(chinook.System, chinook.Invoice), s.r.cfg.Normalize.Group))
+		brokers, topic, brokers, topics.DLQ(topics.Source(chinook.System, chinook.Invoice), s.r.cfg.Normalize.Group),
+		s.r.desk.file, chinook.Tenant, chinook.System)
 	return err
 }
 
