@@ -21,6 +21,7 @@ import (
 type owner struct {
 	cfg     *Config
 	metrics *metrics
+	orders  *orders
 
 	client     *kgo.Client
 	admin      *kadm.Client
@@ -41,10 +42,17 @@ type running struct {
 }
 
 func newOwner(c *Config, m *metrics) *owner {
-	return &owner{cfg: c, metrics: m, running: map[string]*running{}, err: errors.New("not started")}
+	err := errors.New("not started")
+	if c.AwaitOrders {
+		err = errNoOrders
+	}
+	return &owner{cfg: c, metrics: m, orders: newOrders(!c.AwaitOrders), running: map[string]*running{}, err: err}
 }
 
 func (o *owner) run(ctx context.Context) error {
+	if !o.orders.await(ctx) {
+		return nil
+	}
 	plain, err := kgo.NewClient(o.cfg.Kafka...)
 	if err != nil {
 		return fmt.Errorf("making kafka client: %w", err)
@@ -136,7 +144,7 @@ func (o *owner) assigned(ctx context.Context, partitions []int32) {
 		workCtx, endWork := context.WithCancel(context.WithoutCancel(ctx))
 		r := &running{endPolling: endPolling, endWork: endWork, done: make(chan struct{}), source: &source{
 			cfg: o.cfg, spec: spec, log: o.cfg.Logger.With("source", spec.Name), metrics: o.metrics, admin: o.admin,
-			confirm: o.confirm, partitions: o.partitions,
+			orders: o.orders, confirm: o.confirm, partitions: o.partitions,
 		}}
 		o.running[spec.Name] = r
 		go func() {

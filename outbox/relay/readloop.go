@@ -55,6 +55,9 @@ func (l *readLoop) run(ctx context.Context) error {
 func (l *readLoop) fill(ctx context.Context, b *batch) (full bool, err error) {
 	l.idle = 0
 	for ctx.Err() == nil {
+		if l.obey(ctx) {
+			continue
+		}
 		b.reset()
 		full, err = l.read(ctx, b)
 		switch {

@@ -61,6 +61,9 @@ type Config struct {
 
 	Compression []kgo.CompressionCodec // default: none
 
+	// AwaitOrders: take up no source before Obey was called once, so that a pause survives a restart.
+	AwaitOrders bool
+
 	// Grace is how long what is under way may take when the relay ends or hands a source over; default 5 s.
 	Grace time.Duration
 	// SessionTimeout is how long the group waits for a member that died; default 6 s.
@@ -156,7 +159,7 @@ func New(c Config) (*Relay, error) {
 
 // Run relays until ctx is done. Then it finishes the transactions under way, for at most the grace period, leaves the
 // group, so that another process takes over at once, and returns nil. Outages of Kafka or of a database are waited out;
-// Ready tells of them.
+// Ready tells of them. It does what Obey says.
 func (r *Relay) Run(ctx context.Context) error {
 	return r.owner.run(ctx)
 }

@@ -23,6 +23,7 @@ const (
 	stateTopics   state = "waiting for topics"
 	stateFenced   state = "waiting for the group"
 	stateRefused  state = "waiting for an operator"
+	statePaused   state = "paused by order"
 )
 
 // source relays one source for as long as the group leaves it to this process.
@@ -32,6 +33,7 @@ type source struct {
 	log     *slog.Logger
 	metrics *metrics
 	admin   *kadm.Client
+	orders  *orders
 	confirm func(ctx context.Context) error // asks the group whether we are a member of its present generation
 
 	partitions int // of the cursor topic
