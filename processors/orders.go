@@ -128,3 +128,6 @@ func tenantOf(key []byte, headers []topics.Header) string {
 	}
 	return header(headers, topics.HeaderTenant)
 }
+
+// Member names r among those that take orders: its consumer group, and its slot in it.
+func (r *Runner) Member() (group, instance string) { return r.cfg.Group, r.cfg.Instance }

@@ -63,6 +63,11 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 	)
 	section(root, "See and operate it:",
 		statusCommand(e),
+		pauseCommand(e),
+		resumeCommand(e),
+		pausesCommand(e),
+		breakerCommand(e),
+		parkedCommand(e),
 		offsetsCommand(e),
 		auditCommand(e),
 		healthCommand(e),

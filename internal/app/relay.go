@@ -29,7 +29,7 @@ func (a *App) newRelay() (*relay.Relay, error) {
 	}
 	return relay.New(relay.Config{
 		Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
-		Tracer: tracer,
+		Tracer: tracer, AwaitOrders: !a.cfg.Control.URL.Empty(),
 	})
 }
 

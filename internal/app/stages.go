@@ -97,7 +97,7 @@ type runnable interface {
 	Ready() error
 }
 
-// serve runs stages with the HTTP server beside them.
+// serve runs stages with the HTTP server beside them, and with an agent of the control database, if there is one.
 func (a *App) serve(ctx context.Context, before []Part, stages []stage, after []Part) error {
 	var parts []Part
 	var checks []check
@@ -108,6 +108,16 @@ func (a *App) serve(ctx context.Context, before []Part, stages []stage, after []
 	spans, err := a.spanPart()
 	if err != nil {
 		return err
+	}
+	if !a.cfg.Control.URL.Empty() {
+		db, err := a.controlDB(ctx)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		agent := a.newAgent(db, stages)
+		after = append(after, Part{"control", agent.Run})
+		checks = append(checks, check{name: "control", ready: agent.Ready})
 	}
 	server, err := a.serveHTTP(ctx, checks...)
 	if err != nil {
@@ -149,7 +159,7 @@ func (a *App) newRunner(name string, c processors.Config) (*processors.Runner, e
 		return nil, err
 	}
 	c.Name, c.Kafka, c.AppVersion, c.Registerer = name, kafka, a.version, a.reg
-	c.Logger = a.log
+	c.Logger, c.AwaitOrders = a.log, !a.cfg.Control.URL.Empty()
 	if c.Tracer, err = a.tracer(name); err != nil {
 		return nil, err
 	}

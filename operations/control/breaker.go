@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -138,4 +139,32 @@ func changeBreaker(ctx context.Context, db DB, op audit.Operator, group, action 
 		err = fmt.Errorf("%s of group %s: %w", action, group, hint(err))
 	}
 	return err
+}
+
+// Breaker is the breaker of one running member of a group.
+type Breaker struct {
+	Stage    string `json:"stage"`
+	Group    string `json:"group"`
+	Instance string `json:"instance"`
+	Alive    bool   `json:"alive"` // false: the process was not heard of lately, and this is what it said last
+	processors.Breaker
+}
+
+// Breakers returns the breakers of the processes that were seen, by group and instance.
+func Breakers(ctx context.Context, db audit.Queryer) ([]Breaker, error) {
+	ps, err := Processes(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	list := []Breaker{}
+	for _, p := range ps {
+		var status struct {
+			Breaker *processors.Breaker `json:"breaker"`
+		}
+		if err := json.Unmarshal(p.Status, &status); err != nil || status.Breaker == nil {
+			continue // a relay and the others have none
+		}
+		list = append(list, Breaker{Stage: p.Stage, Group: p.Group, Instance: p.Instance, Alive: p.Alive(), Breaker: *status.Breaker})
+	}
+	return list, nil
 }
