@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/operations/audit"
 	"github.com/leat-io/leat/operations/index"
 	"github.com/leat-io/leat/operations/journal"
 )
@@ -34,6 +35,9 @@ func (a *App) RunIndex(ctx context.Context) error {
 	x, err := a.newIndex(db)
 	if err != nil {
 		return err
+	}
+	if err := a.reg.Register(audit.NewMetrics(db, a.log)); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
 	}
 	return a.serve(ctx, nil, []stage{{"index", x}}, nil)
 }

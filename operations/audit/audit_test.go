@@ -3,10 +3,12 @@ package audit_test
 import (
 	"database/sql"
 	"encoding/json"
+	"log/slog"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/leat-io/leat/internal/testenv"
@@ -62,4 +64,40 @@ func TestOperator_NeedsNameAndReason(t *testing.T) {
 	require.ErrorContains(t, audit.Operator{Reason: "x"}.Validate(), "LEAT_ACTOR")
 	require.Equal(t, "ana@desk", audit.Actor(func(string) string { return "ana@desk" }))
 	require.Contains(t, audit.Actor(func(string) string { return "" }), "@")
+}
+
+// TestMetrics_CountTheLog: from 0 where an alert looks at the first entry, and nothing while the database is away.
+func TestMetrics_CountTheLog(t *testing.T) {
+	t.Parallel()
+	ctx, url := t.Context(), testenv.Postgres(t)
+	std, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	defer std.Close()
+	_, err = migrations.Up(ctx, std, migrations.Control)
+	require.NoError(t, err)
+	db, err := pgxpool.New(ctx, url)
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, audit.Record(ctx, db, audit.Entry{Actor: "ana@desk", Action: "offsets apply", Object: "group a", Reason: "test"}))
+	}
+	m := audit.NewMetrics(db, slog.New(slog.DiscardHandler))
+	counts := map[string]float64{}
+	gather := func() {
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(m)
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		clear(counts)
+		for _, f := range families {
+			for _, c := range f.GetMetric() {
+				counts[c.GetLabel()[0].GetValue()] = c.GetCounter().GetValue()
+			}
+		}
+	}
+	gather()
+	require.InDelta(t, 2, counts["offsets apply"], 0)
+	require.Contains(t, counts, "offsets undo")
+	db.Close()
+	gather()
+	require.Empty(t, counts)
 }
