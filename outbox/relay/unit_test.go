@@ -1,12 +1,16 @@
 package relay
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"pgregory.net/rapid"
 )
 
@@ -227,6 +231,24 @@ func TestGuard(t *testing.T) {
 			require.ErrorContains(t, err, "leat relay adopt --source shop")
 		})
 	}
+}
+
+// TestSource_AsksTheGroupBeforeItFencesAgain: an owner that was fenced would else fence the rightful one in turn, for ever.
+func TestSource_AsksTheGroupBeforeItFencesAgain(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	s := &source{
+		spec: Source{Name: "shop"}, log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()),
+		confirm: func(context.Context) error {
+			if asked++; asked < 3 {
+				return kerr.UnknownMemberID
+			}
+			return nil
+		},
+	}
+	s.recover(t.Context(), fmt.Errorf("committing transaction: %w", kerr.ProducerFenced), &backoff{})
+	require.Equal(t, 3, asked, "it waits until the group calls it a member")
+	require.Equal(t, stateFenced, s.state)
 }
 
 func FuzzDecodeCursor(f *testing.F) {
