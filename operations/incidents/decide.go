@@ -46,7 +46,7 @@ func Resolve(ctx context.Context, db *pgxpool.Pool, op audit.Operator, p Policy,
 		if i.State == Resolved {
 			return fmt.Errorf("it is resolved already, since %s: %s", clock(i.Since), i.Why)
 		}
-		i.Standing = i.Resolve(&i.Facts, now, op.Reason)
+		i.Standing = i.Resolve(&i.Facts, now, by(op, "resolved"))
 		return nil
 	})
 }
@@ -57,7 +57,7 @@ func Mute(ctx context.Context, db *pgxpool.Pool, op audit.Operator, p Policy, fi
 		if !m.Until.IsZero() && !m.Until.After(now) {
 			return fmt.Errorf("%s is in the past", clock(m.Until))
 		}
-		i.Standing = i.Mute(now, m.Until, m.UntilEscalating, op.Reason)
+		i.Standing = i.Mute(now, m.Until, m.UntilEscalating, by(op, "muted"))
 		return nil
 	})
 }
@@ -68,7 +68,7 @@ func Unmute(ctx context.Context, db *pgxpool.Pool, op audit.Operator, p Policy, 
 		if i.State != Muted {
 			return fmt.Errorf("it is not muted, but %s", i.State)
 		}
-		i.Standing = i.Unmute(now, op.Reason)
+		i.Standing = i.Unmute(now, by(op, "unmuted"))
 		return nil
 	})
 }
@@ -116,3 +116,5 @@ func decide(ctx context.Context, db *pgxpool.Pool, op audit.Operator, p Policy, 
 		}
 	}
 }
+
+func by(op audit.Operator, what string) string { return what + " by " + op.Name + ": " + op.Reason }

@@ -37,7 +37,7 @@ func TestDecide_StandsWithItsAuditEntry(t *testing.T) {
 	i, err = incidents.Resolve(ctx, db, op, p, fp)
 	require.NoError(t, err)
 	require.Equal(t, incidents.Resolved, i.State)
-	require.Equal(t, "mapping corrected", i.Why)
+	require.Equal(t, "resolved by ana: mapping corrected", i.Why)
 	_, err = incidents.Resolve(ctx, db, op, p, fp)
 	require.ErrorContains(t, err, "it is resolved already")
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+
+	"github.com/leat-io/leat/topics"
 )
 
 // Policy has the rules by which incidents move. The zero value of a field means its default.
@@ -175,7 +177,7 @@ func (p Policy) Tell(s Standing, f *Facts, now time.Time) string {
 	case s.State == Resolved || s.State == Muted || now.Sub(s.Opened) < p.Wait:
 		return ""
 	case f.Systemic:
-		return f.Message
+		return "its target or a dependency is down since " + clock(f.First)
 	case dead > 0:
 		return fmt.Sprintf("%d records were given up", dead)
 	case failures >= int64(p.MinFailures):
@@ -202,3 +204,15 @@ func worse(a, b Severity) Severity {
 }
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// Describe is the message of a systemic incident: the rule that holds the work up and one of the errors, without values of records.
+func Describe(reason, sample *string) string {
+	var text string
+	if reason != nil {
+		text = *reason
+	}
+	if sample != nil && *sample != "" {
+		text += ": " + topics.Parameterize(*sample)
+	}
+	return clean(cmp.Or(text, "the breaker is open"))
+}

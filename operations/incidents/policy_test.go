@@ -147,7 +147,8 @@ func TestPolicy_TellsPatternsAndNotSingleFailures(t *testing.T) {
 	s.State = incidents.Muted
 	s.BaseDead = 0
 	require.Empty(t, p.Tell(s, &f, later))
-	require.Equal(t, "down", p.Tell(incidents.Standing{State: incidents.New}, &incidents.Facts{Systemic: true, Message: "down"}, later))
+	require.Equal(t, "its target or a dependency is down since 2026-11-24 12:00:00 UTC",
+		p.Tell(incidents.Standing{State: incidents.New}, &incidents.Facts{Systemic: true, First: noon}, later))
 }
 
 func TestPolicy_ASystemicIncidentEndsSoonAndNeverEscalates(t *testing.T) {
