@@ -30,6 +30,7 @@ type Config struct {
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: none
 	Tracer     trace.Tracer          // makes a span of each attempt of a record whose traceparent is sampled; default: none
+	Observe    func([]Outcome)       // is told what each committed transaction has done, and must not block; default: none
 
 	Retry    RetryPolicy
 	Systemic SystemicPolicy

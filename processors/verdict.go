@@ -207,6 +207,7 @@ func (s *session) commit(works []*work) {
 	if handled > 0 && s.r.breaker.succeed() {
 		s.r.log.Info("breaker closed")
 	}
+	s.tell(works)
 	s.r.log.Debug("transaction committed", "records", records, "partitions", len(works))
 }
 

@@ -61,6 +61,7 @@ type tally struct {
 	dead     map[[2]string]int
 	logs     []logLine
 	spans    []trace.Span
+	observed observed
 }
 
 type logLine struct {
@@ -314,6 +315,7 @@ func (w *work) settle(ctx context.Context, msg *Message, e *entry, res *Result) 
 		w.attempted(span, outcome, nil)
 		w.leave(e)
 		w.count(outcome)
+		w.observe(msg, outcome, res.Detail)
 		if t, ok := eventTime(msg.Headers); ok {
 			w.tally.times = append(w.tally.times, t)
 		}
@@ -350,6 +352,7 @@ func (w *work) giveUp(msg *Message, e *entry, f topics.Failure) {
 	w.leave(e)
 	w.countDead(&f)
 	w.count("dead_letter")
+	w.observe(msg, "dead_letter", f.Code)
 	w.attempted(w.trace(msg), "dead_letter", &f)
 	w.logFailure(slog.LevelError, "record failed, moved to the dead-letter topic", msg, &f)
 }

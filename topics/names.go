@@ -21,6 +21,18 @@ func Finance(entity string, major int) string {
 	return "finance." + entity + ".v" + strconv.Itoa(major)
 }
 
+// EntityOf returns the entity of a source or finance topic, nothing for any other.
+func EntityOf(topic string) string {
+	parts := strings.Split(topic, ".")
+	switch {
+	case len(parts) == 3 && parts[0] == "source":
+		return parts[2]
+	case len(parts) == 3 && parts[0] == "finance":
+		return parts[1]
+	}
+	return ""
+}
+
 // Retry names the compacted topic that holds the records which group has parked while reading topic.
 func Retry(topic, group string) string { return topic + "." + group + ".retry" }
 

@@ -30,7 +30,7 @@ func (s *sender) mail(ctx context.Context, m *Message) (Answer, error) {
 	if err != nil {
 		return Answer{}, mailError("connecting to the mail server", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // after Quit, if it came so far
 	from, to := s.addresses()
 	if err := c.Mail(from); err != nil {
 		return Answer{}, mailError("naming the sender", err)

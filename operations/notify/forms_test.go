@@ -71,7 +71,9 @@ func down() Notification {
 }
 
 func messages() map[string]*Message {
-	one := func(n Notification) *Message { return &Message{Schema: Schema, ID: n.ID, Notifications: []Notification{n}} }
+	one := func(n Notification) *Message {
+		return &Message{Schema: Schema, ID: n.ID, Notifications: []Notification{n}}
+	}
 	return map[string]*Message{
 		"opened": one(opened()), "closed": one(closed()), "down": one(down()),
 		"digest": {Schema: Schema, ID: "0193a000-0000-7000-8000-000000000009", Digest: true, Notifications: []Notification{opened(), down(), closed()}},

@@ -73,7 +73,7 @@ func answer(resp *http.Response, err error) (Answer, error) {
 		}
 		return Answer{}, fmt.Errorf("no answer: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 300)) // what there is of it explains the status
 	a := Answer{Status: resp.Status, Body: strings.TrimSpace(strings.ToValidUTF8(string(text), "\uFFFD"))}
 	if resp.StatusCode/100 == 2 {

@@ -212,7 +212,7 @@ func TestNotifier_OneMessageForOneCauseWhateverItHits(t *testing.T) {
 	n := first.Notifications[0]
 	require.Equal(t, "500 records were given up", n.Why)
 	require.Equal(t, incidents.Error, n.Severity)
-	require.EqualValues(t, []int64{500, 500, 500, 5}, []int64{n.Incident.Failures, n.Incident.DeadLetters, n.Incident.Keys, int64(len(n.Incident.Tenants))})
+	require.Equal(t, []int64{500, 500, 500, 5}, []int64{n.Incident.Failures, n.Incident.DeadLetters, n.Incident.Keys, int64(len(n.Incident.Tenants))})
 	require.Equal(t, []string{"leat incidents show " + fp, "leat dlq list --fingerprint " + fp}, n.Commands)
 	require.Equal(t, "https://console/"+fp, n.Link)
 	require.Equal(t, "resolved by ana: fixed", r.got[1].Notifications[0].Why)

@@ -157,7 +157,7 @@ func (s *sender) send(ctx context.Context, m *Message) (Answer, error) {
 	case errors.As(err, &r):
 		return a, &refusal{s.hide(r.text), r.final, r.after}
 	case err != nil:
-		return a, errors.New(s.hide(err.Error())) //nolint:errorlint // what it wraps may tell the address
+		return a, errors.New(s.hide(err.Error())) // unwrapped: what is below may tell the address
 	}
 	return a, nil
 }
