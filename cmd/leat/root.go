@@ -59,6 +59,7 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 		normalizeCommand(e),
 		publishCommand(e),
 		indexCommand(e),
+		notifyCommand(e),
 		sampleCommand(e),
 	)
 	section(root, "See and operate it:",
@@ -69,6 +70,8 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 		breakerCommand(e),
 		parkedCommand(e),
 		offsetsCommand(e),
+		incidentsCommand(e),
+		outcomesCommand(e),
 		auditCommand(e),
 		healthCommand(e),
 	)

@@ -20,6 +20,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/operations/outcomes"
 )
 
 // Options say what a process is given from outside.
@@ -44,6 +45,7 @@ type App struct {
 
 	mappings fs.FS
 	kafka    func() ([]kgo.Opt, error)
+	outcomes *outcomes.Counter // of the runners of this process; nil if it has none
 	spans    sdktrace.SpanExporter
 	stdout   io.Writer
 	tracing  func() (*sdktrace.TracerProvider, error) // nil if it is off

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leat-io/leat/internal/config"
 	"github.com/leat-io/leat/operations/audit"
+	"github.com/leat-io/leat/operations/incidents"
 	"github.com/leat-io/leat/operations/index"
 	"github.com/leat-io/leat/operations/journal"
 )
@@ -22,6 +23,7 @@ func (a *App) projections() []index.Projection {
 	return []index.Projection{
 		journal.New(a.cfg.Index.JournalRetention),
 		journal.NewAttempts(a.cfg.Index.AttemptsRetention),
+		incidents.Projection{},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/operations/outcomes"
 	"github.com/leat-io/leat/processors"
 	"github.com/leat-io/leat/processors/normalize"
 	"github.com/leat-io/leat/processors/publish/reporting"
@@ -50,8 +51,8 @@ func (a *App) RunPublish(ctx context.Context) error {
 	return a.serve(ctx, nil, []stage{{"publish", r}}, nil)
 }
 
-// RunAll runs relay, normalize and publish in this process until ctx ends, and the index if there is a control database. The parts of
-// before stop before them, those of after when they have stopped.
+// RunAll runs relay, normalize and publish in this process until ctx ends, and index and notifier if there is a control database. The
+// parts of before stop before them, those of after when they have stopped.
 func (a *App) RunAll(ctx context.Context, before, after []Part) error {
 	db, err := a.reportingDB(ctx)
 	if err != nil {
@@ -81,7 +82,11 @@ func (a *App) RunAll(ctx context.Context, before, after []Part) error {
 		if err != nil {
 			return err
 		}
-		stages = append(stages, stage{"index", x})
+		n, err := a.newNotifier(control)
+		if err != nil {
+			return err
+		}
+		stages = append(stages, stage{"index", x}, stage{"notify", n})
 	}
 	return a.serve(ctx, before, stages, after)
 }
@@ -104,6 +109,9 @@ func (a *App) serve(ctx context.Context, before []Part, stages []stage, after []
 	for _, s := range stages {
 		parts = append(parts, Part{s.name, s.Run})
 		checks = append(checks, check{name: s.name, ready: s.Ready})
+	}
+	if a.outcomes != nil {
+		after = append([]Part{{"outcomes", a.countOutcomes}}, after...)
 	}
 	spans, err := a.spanPart()
 	if err != nil {
@@ -160,6 +168,10 @@ func (a *App) newRunner(name string, c processors.Config) (*processors.Runner, e
 	}
 	c.Name, c.Kafka, c.AppVersion, c.Registerer = name, kafka, a.version, a.reg
 	c.Logger, c.AwaitOrders = a.log, !a.cfg.Control.URL.Empty()
+	if a.outcomes == nil {
+		a.outcomes = outcomes.New(outcomes.Config{Logger: a.log})
+	}
+	c.Observe = a.outcomes.Observe(name)
 	if c.Tracer, err = a.tracer(name); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,8 @@ type Config struct {
 	Publish   Publish   `yaml:"publish"`
 	Retry     Retry     `yaml:"retry"`
 	Index     Index     `yaml:"index"`
+	Incidents Incidents `yaml:"incidents"`
+	Notify    Notify    `yaml:"notify"`
 	HTTP      HTTP      `yaml:"http"`
 	Log       Log       `yaml:"log"`
 	Tracing   Tracing   `yaml:"tracing"`
@@ -124,6 +126,36 @@ type Retry struct {
 type Index struct {
 	JournalRetention  time.Duration `yaml:"journal_retention"`  // of where each event stands on Kafka; default 90 days
 	AttemptsRetention time.Duration `yaml:"attempts_retention"` // of failed attempts; default 90 days
+}
+
+// Incidents has the rules by which failures of one cause become new, ongoing, escalating, resolved.
+type Incidents struct {
+	Quiet            time.Duration `yaml:"quiet"`             // without a failure it counts as resolved; default 24h
+	OngoingAfter     time.Duration `yaml:"ongoing_after"`     // default 1h
+	EscalationFactor int           `yaml:"escalation_factor"` // times the failures that an hour usually has; default 4
+	EscalationFloor  int           `yaml:"escalation_floor"`  // failures of an hour that are no escalation; default 50
+	MinFailures      int           `yaml:"min_failures"`      // failed attempts before anybody is told, if none was the last; default 5
+	Wait             time.Duration `yaml:"wait"`              // before anybody is told, so that the numbers say something; default 10s
+}
+
+// Notify says who is told of incidents.
+type Notify struct {
+	Link      string     `yaml:"link"`       // an address that shows an incident, with {fingerprint} in it
+	PerMinute int        `yaml:"per_minute"` // messages to one receiver; what is more goes into a digest; default 6
+	Receivers []Receiver `yaml:"receivers"`
+}
+
+// Receiver is one who is told.
+type Receiver struct {
+	Name        string   `yaml:"name"`
+	Kind        string   `yaml:"kind"`         // webhook, slack, alertmanager or email
+	URL         Secret   `yaml:"url"`          // http(s)://; of email smtp://, smtps:// or smtp-plain://
+	Secret      Secret   `yaml:"secret"`       // of webhook: the key of its signature
+	From        string   `yaml:"from"`         // of email
+	To          []string `yaml:"to"`           // of email
+	Template    string   `yaml:"template"`     // file with a Go template of the body; not of alertmanager
+	MinSeverity string   `yaml:"min_severity"` // warning (default), error or critical
+	Tenants     []string `yaml:"tenants"`      // only of these; default all
 }
 
 // HTTP is where metrics and health are served.

@@ -115,7 +115,7 @@ func TestParse_Problems(t *testing.T) {
 		{"kafka: [", "1: sequence end token ']' not found"},
 		{"kafka:\n  brokers: a:1\n---\nlog: {}", "4: a second YAML document; write one document"},
 		{"sorces: []", "1: sorces: unknown key; did you mean sources?"},
-		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, http, log, tracing"},
+		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, incidents, notify, http, log, tracing"},
 		{"log:\n  level: info\n  level: warn", "3: log.level: occurs twice, first on line 2; remove one"},
 		{"log: info", "1: log: is not a section; write its keys on lines of their own: level, format"},
 		{"log:\n  level: [info]", "2: log.level: is not a single value; write a text"},
@@ -156,6 +156,37 @@ func TestParse_Problems(t *testing.T) {
 		{"retry:\n  attempts: 0", "2: retry.attempts: is not between 1 and 1000; 1 means no retry; 8 is the default"},
 		{"retry:\n  backoff: 0s", "2: retry.backoff: 0s is shorter than 1ms; durations are written as 30s, 5m, 12h or 90d"},
 		{"retry:\n  backoff: 2s\n  max: 1s", "3: retry.max: is shorter than retry.backoff; it is the longest wait of all"},
+		{"incidents:\n  quiet: 1s", "2: incidents.quiet: 1s is shorter than 1m0s; durations are written as 30s, 5m, 12h or 90d"},
+		{"incidents:\n  min_failures: 0", "2: incidents.min_failures: is below 1; leave it out for the default"},
+		{"notify:\n  per_minute: 0", "2: notify.per_minute: is not between 1 and 600; 6 is the default"},
+		{"notify:\n  link: https://x/", "2: notify.link: is no address with {fingerprint} in it; write https://…/{fingerprint}, or leave it out"},
+		{"notify:\n  receivers:\n    - {kind: slack, url: 'https://h/hunter2'}", "3: notify.receivers[0].name: is missing; " + name},
+		{
+			"notify:\n  receivers:\n    - {name: a, kind: slack, url: 'https://h'}\n    - {name: a, kind: slack, url: 'https://h'}",
+			"4: notify.receivers[1].name: a is also the name of receivers[0]; give each a name of its own",
+		},
+		{"notify:\n  receivers:\n    - {name: a, kind: pager, url: 'https://h'}", `3: notify.receivers[0].kind: "pager" is unknown; ` +
+			"use webhook, slack, alertmanager, email"},
+		{"notify:\n  receivers:\n    - name: a\n      kind: slack", "3: notify.receivers[0].url: is missing; write it as ${VARIABLE}, " +
+			"so that it does not stand in the file"},
+		{"notify:\n  receivers:\n    - name: a\n      kind: slack\n      url: hunter2", "5: notify.receivers[0].url: is not an address of the web; " +
+			"write https://…, as ${VARIABLE}"},
+		{
+			"notify:\n  receivers:\n    - name: a\n      kind: email\n      url: https://h/hunter2\n      from: a@b\n      to: [c@d]",
+			"5: notify.receivers[0].url: is not the address of a mail server; write smtp://user:password@host:587",
+		},
+		{
+			"notify:\n  receivers:\n    - name: a\n      kind: email\n      url: smtp://h\n      from: a@b\n      to: [x]",
+			`7: notify.receivers[0].to[0]: "x" is not a mail address; write name@example.com`,
+		},
+		{
+			"notify:\n  receivers:\n    - name: a\n      kind: slack\n      url: https://h\n      secret: hunter2",
+			"6: notify.receivers[0].secret: belongs to kind webhook; remove it",
+		},
+		{
+			"notify:\n  receivers:\n    - name: a\n      kind: slack\n      url: https://h\n      min_severity: bad",
+			`6: notify.receivers[0].min_severity: "bad" is unknown; use warning, error, critical`,
+		},
 		{"http:\n  listen: here", `2: http.listen: "here" is not host:port; write :9464 for every address of the host, or off`},
 		{"tracing:\n  exporter: jaeger", `2: tracing.exporter: "jaeger" is unknown; use off, otlp_http, stdout`},
 		{"tracing:\n  endpoint: http://leat:hunter2@host", "2: tracing.endpoint: is not an http:// or https:// address; write the collector's"},

@@ -35,7 +35,11 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 // resolve makes relative paths relative to the directory of the file: where a process is started says nothing.
 func (c *Config) resolve(dir string) {
 	t := &c.Kafka.TLS
-	for _, path := range []*string{&c.Normalize.Mappings, &t.CAFile, &t.CertFile, &t.KeyFile} {
+	paths := []*string{&c.Normalize.Mappings, &t.CAFile, &t.CertFile, &t.KeyFile}
+	for i := range c.Notify.Receivers {
+		paths = append(paths, &c.Notify.Receivers[i].Template)
+	}
+	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}
@@ -100,6 +104,18 @@ func (c *Config) setDefaults() {
 	c.Retry.Max = cmp.Or(c.Retry.Max, 10*time.Minute)
 	c.Index.JournalRetention = cmp.Or(c.Index.JournalRetention, 90*24*time.Hour)
 	c.Index.AttemptsRetention = cmp.Or(c.Index.AttemptsRetention, 90*24*time.Hour)
+	n := &c.Incidents
+	n.Quiet = cmp.Or(n.Quiet, 24*time.Hour)
+	n.OngoingAfter = cmp.Or(n.OngoingAfter, time.Hour)
+	n.EscalationFactor = cmp.Or(n.EscalationFactor, 4)
+	n.EscalationFloor = cmp.Or(n.EscalationFloor, 50)
+	n.MinFailures = cmp.Or(n.MinFailures, 5)
+	n.Wait = cmp.Or(n.Wait, 10*time.Second)
+	c.Notify.PerMinute = cmp.Or(c.Notify.PerMinute, 6)
+	for i := range c.Notify.Receivers {
+		r := &c.Notify.Receivers[i]
+		r.MinSeverity = cmp.Or(r.MinSeverity, "warning")
+	}
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, "127.0.0.1:9464")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "json")

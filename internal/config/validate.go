@@ -65,6 +65,8 @@ func (c *Config) validate() Problems {
 	v.sources()
 	v.stages()
 	v.url("control.url", c.Control.URL)
+	v.incidents()
+	v.notify()
 	v.process()
 	v.tracing()
 	return v.problems

@@ -26,7 +26,6 @@ import (
 
 // Config describes a Counter.
 type Config struct {
-	DB     *pgxpool.Pool // the control database; nil: outcomes are logged only
 	Logger *slog.Logger  // default: discards
 	Every  time.Duration // between two writes; default 10 s
 }
@@ -73,18 +72,18 @@ func (c *Counter) Observe(stage string) func([]processors.Outcome) {
 	}
 }
 
-// Run writes until ctx ends, and what is left then; it returns nil.
-func (c *Counter) Run(ctx context.Context) error {
+// Run writes to the control database until ctx ends, and what is left then; it returns nil. Without a database outcomes are logged only.
+func (c *Counter) Run(ctx context.Context, db *pgxpool.Pool) error {
 	tick := time.NewTicker(c.cfg.Every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			c.flush(ctx)
+			c.flush(ctx, db)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			c.flush(last)
+			c.flush(last, db)
 			return nil
 		}
 	}
@@ -92,7 +91,7 @@ func (c *Counter) Run(ctx context.Context) error {
 
 // flush writes and logs what was counted. What cannot be written is kept for the next time: keys are few, and counts do not grow
 // in size.
-func (c *Counter) flush(ctx context.Context) {
+func (c *Counter) flush(ctx context.Context, db *pgxpool.Pool) {
 	c.mu.Lock()
 	counts := c.counts
 	c.counts = map[key]int64{}
@@ -100,7 +99,7 @@ func (c *Counter) flush(ctx context.Context) {
 	if len(counts) == 0 {
 		return
 	}
-	if err := c.write(ctx, counts); err != nil {
+	if err := c.write(ctx, db, counts); err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for k, n := range counts {
@@ -143,8 +142,8 @@ on conflict (hour, tenant, stage, entity, outcome, detail) do update set count =
 	dropOutcomes = `delete from leat_control.outcomes where hour < now() - interval '400 days'`
 )
 
-func (c *Counter) write(ctx context.Context, counts map[key]int64) error {
-	if c.cfg.DB == nil {
+func (c *Counter) write(ctx context.Context, db *pgxpool.Pool, counts map[key]int64) error {
+	if db == nil {
 		return nil
 	}
 	var cols [5][]string
@@ -157,12 +156,12 @@ func (c *Counter) write(ctx context.Context, counts map[key]int64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if _, err := c.cfg.DB.Exec(ctx, addOutcomes, cols[0], cols[1], cols[2], cols[3], cols[4], ns); err != nil {
+	if _, err := db.Exec(ctx, addOutcomes, cols[0], cols[1], cols[2], cols[3], cols[4], ns); err != nil {
 		return err
 	}
 	if time.Since(c.dropped) > time.Hour {
 		c.dropped = time.Now()
-		if _, err := c.cfg.DB.Exec(ctx, dropOutcomes); err != nil {
+		if _, err := db.Exec(ctx, dropOutcomes); err != nil {
 			c.cfg.Logger.WarnContext(ctx, "removing old business outcomes", "error", err)
 		}
 	}

@@ -47,10 +47,10 @@ func TestCounter_WritesSumsAndLogsALineForEachTenant(t *testing.T) {
 	var out log
 	logger := slog.New(slog.NewJSONHandler(&out, nil))
 	start := func() (*outcomes.Counter, func()) {
-		c := outcomes.New(outcomes.Config{DB: db, Logger: logger, Every: 5 * time.Millisecond})
+		c := outcomes.New(outcomes.Config{Logger: logger, Every: 5 * time.Millisecond})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- c.Run(ctx) }()
+		go func() { done <- c.Run(ctx, db) }()
 		return c, func() { cancel(); require.NoError(t, <-done) }
 	}
 	c, stop := start()
