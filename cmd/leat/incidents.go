@@ -16,18 +16,18 @@ func incidentsCommand(e *env) *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "incidents",
 		Short: "Failures by cause: list, show, resolve, mute, unmute, assign",
-		Long: `All failures of one cause are one incident: of the same stage, class and code, with messages that differ only in the values of the
-records. Its fingerprint names it. An incident is
+		Long: `All failures of one cause are one incident: of the same stage, class and code, with messages that differ only in the
+values of the records. Its fingerprint names it. An incident is
 
   new         it has just begun
   ongoing     it has lasted for incidents.ongoing_after (1h)
-  escalating  it has more failures in this hour than incidents.escalation_factor times what is usual, and than escalation_floor
+  escalating  it has far more failures in this hour than usual (incidents.escalation_factor, escalation_floor)
   regressed   it has failed again after it was resolved
   muted       nobody is told of it, until a time, until it escalates, or for good
   resolved    by a person, or after incidents.quiet (24h) without a failure
 
-Incidents are counted by "leat index run" and moved by "leat notify run", which also tells people. Records that failed wait on
-their topics whatever the state of their incident is.`,
+Incidents are counted by "leat index run" and moved by "leat notify run", which also tells people. Records that failed
+wait on their topics whatever the state of their incident is.`,
 		Example: `  leat incidents list
   leat incidents show v1:0123456789abcdef
   leat incidents resolve v1:0123456789abcdef --reason "mapping corrected"`,
@@ -41,8 +41,8 @@ func incidentsListCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List what is not resolved, what deserves attention first",
-		Long: `Lists incidents that are not resolved: first those that escalate, then regressed, new, ongoing and muted ones, of each the newest
-first. The message of an incident has "?" where the values of records stood.`,
+		Long: `Lists incidents that are not resolved: first those that escalate, then regressed, new, ongoing and muted ones, of each
+the newest first. The message of an incident has "?" where the values of records stood.`,
 		Example: `  leat incidents list
   leat incidents list --tenant acme
   leat incidents list --all -o json`,
@@ -123,8 +123,8 @@ func incidentsResolveCommand(e *env) *cobra.Command {
 	return changeIncident(e, &cobra.Command{
 		Use:   "resolve FINGERPRINT",
 		Short: "Say that the cause is gone; people who were told of it are told so",
-		Long: `Closes an incident. If it fails again after this moment it is regressed, and people are told again. Its dead letters stay
-where they are: leat dlq redrive brings them back.`,
+		Long: `Closes an incident. If it fails again after this moment it is regressed, and people are told again. Its dead letters
+stay where they are: leat dlq redrive brings them back.`,
 		Example: `  leat incidents resolve v1:0123456789abcdef --reason "mapping corrected in release 42"`,
 	}, func(ctx context.Context, a *app.App, reason, fingerprint string) (app.IncidentChanged, error) {
 		return a.ResolveIncident(ctx, reason, fingerprint)
@@ -137,8 +137,9 @@ func incidentsMuteCommand(e *env) *cobra.Command {
 	c := changeIncident(e, &cobra.Command{
 		Use:   "mute FINGERPRINT",
 		Short: "Tell nobody of an incident, until a time or until it escalates",
-		Long: `Silences an incident: it goes on being counted, and nobody is told. With --for it ends after a while, with --until-escalating when
-there are far more failures than usual; with both, whichever comes first; with neither it lasts until leat incidents unmute.`,
+		Long: `Silences an incident: it goes on being counted, and nobody is told. With --for it ends after a while, with
+--until-escalating when there are far more failures than usual; with both, whichever comes first; with neither it lasts
+until leat incidents unmute.`,
 		Example: `  leat incidents mute v1:0123456789abcdef --for 72h --reason "the source team fixes it on Monday"
   leat incidents mute v1:0123456789abcdef --until-escalating --reason "a few a day are known"`,
 	}, func(ctx context.Context, a *app.App, reason, fingerprint string) (app.IncidentChanged, error) {

@@ -14,9 +14,9 @@ func outcomesCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "outcomes",
 		Short: "Show what became of records, by tenant: published, unchanged, refused and why",
-		Long: `Sums up the business outcomes that the stages have committed, by tenant, stage and entity: normalized, filtered (with the filter),
-applied, unchanged, superseded, dead_letter (with the error's code). Counted by the hour and written every 10 seconds; a stage that is
-killed loses what it has counted since. leat verify proves, this shows.`,
+		Long: `Sums up the business outcomes that the stages have committed, by tenant, stage and entity: normalized, filtered (with
+the filter), applied, unchanged, superseded, dead_letter (with the error's code). Counted by the hour and written every
+10 seconds; a stage that is killed loses what it has counted since. leat verify proves, this shows.`,
 		Example: `  leat outcomes
   leat outcomes --tenant acme --since 720h -o json`,
 		Args: noArgs(),

@@ -411,7 +411,7 @@ func TestNotifier_AnOpenBreakerIsAnIncident(t *testing.T) {
 		_, err := r.db.Exec(t.Context(), `insert into leat_control.processes (stage, instance, group_name, started_at, ready, status)
 			values ('publish', 'one', 'reporting', now(), false, jsonb_build_object('breaker', jsonb_build_object('state', $1::text,
 			  'reason', 'the handler reports connection', 'sample', 'dial tcp 10.0.0.1:5432: refused', 'since', now() - interval '1 minute')))
-			on conflict (stage, instance) do update set status = excluded.status, seen_at = now()`, state)
+			on conflict (stage, group_name, instance) do update set status = excluded.status, seen_at = now()`, state)
 		require.NoError(t, err)
 	}
 	heartbeat("open")
