@@ -83,7 +83,7 @@ func (m *measuring) read(ctx context.Context) error {
 		reached := r.To
 		switch {
 		case r.stopped:
-			reached = r.next
+			reached = r.Last.Offset + 1
 		case r.To > r.Stable: // records of open transactions cannot be read yet
 			reached = max(r.Stable, r.From)
 		}

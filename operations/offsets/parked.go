@@ -183,10 +183,10 @@ func headers(rec *kgo.Record) []topics.Header {
 const indexedSQL = `select exists (select from leat_control.positions where projection = 'deadletters' and topic = $1 and partition = $2
   and topic_id = $3 and next_offset >= $4)`
 
-// By the primary key's first two columns; what is redriven, resolved or discarded no longer waits for anybody.
+// By the primary key's first two columns; only open ones wait for anybody.
 const lettersSQL = `select distinct original_offset from leat_control.dead_letters
-where topic = $1 and partition = $2 and topic_id = $3 and original_topic = $4 and original_partition = $5
-  and ($6 = '' or fingerprint = $6) and state in ('open', 'failed_again') order by 1`
+where topic = $1 and partition = $2 and original_topic = $3 and original_partition = $4 and ($5 = '' or fingerprint = $5) and state = 'open'
+order by 1`
 
 // indexedLetters returns nil where the index does not have them all.
 func (o *Offsets) indexedLetters(ctx context.Context, f *Facts, p tp, fingerprint string) (*letters, error) {
@@ -202,7 +202,7 @@ func (o *Offsets) indexedLetters(ctx context.Context, f *Facts, p tp, fingerprin
 	if err != nil {
 		return nil, fmt.Errorf("asking the index of dead letters: %w", err)
 	}
-	rows, err := o.cfg.DB.Query(ctx, lettersSQL, f.Topic, f.Partition, id, p.topic, p.partition, fingerprint)
+	rows, err := o.cfg.DB.Query(ctx, lettersSQL, f.Topic, f.Partition, p.topic, p.partition, fingerprint)
 	if err != nil {
 		return nil, fmt.Errorf("reading the index of dead letters: %w", err)
 	}
@@ -213,10 +213,10 @@ func (o *Offsets) indexedLetters(ctx context.Context, f *Facts, p tp, fingerprin
 	return &letters{offsets: offsets, indexed: true, whole: true}, nil
 }
 
-// isUndefined reports whether a table or column is not there: its migration has not been applied.
+// isUndefined reports whether a table is not there: its migration has not been applied.
 func isUndefined(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "42703")
+	return errors.As(err, &pg) && pg.Code == "42P01"
 }
 
 // goalsDead are the first dead letters of each partition; partitions without one are left alone.
