@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -80,8 +81,8 @@ func brokenRecord(t *testing.T, brokers []string) {
 	require.Contains(t, headers[topics.HeaderErrorMessage], "unit_price", "the message names the field")
 }
 
-// TestReplay_WithACorrectedMapping resets the offsets of normalize to the beginning after its mapping was corrected: the tables show
-// the new result, and nothing is counted twice.
+// TestReplay_WithACorrectedMapping moves normalize back to the beginning after its mapping was corrected: the tables change exactly as the
+// plan has said, and nothing is counted twice.
 func TestReplay_WithACorrectedMapping(t *testing.T) {
 	t.Parallel()
 	testenv.EachKafka(t, replay)
@@ -90,6 +91,7 @@ func TestReplay_WithACorrectedMapping(t *testing.T) {
 func replay(t *testing.T, brokers []string) {
 	t.Helper()
 	r := newRig(t, rigOptions{brokers: brokers})
+	r.withControl()
 	l := newLedger()
 	l.write(t, r, 4, 200, 30)
 	relay, publish := r.start("one", "relay", "run"), r.start("one", "publish", "run")
@@ -98,13 +100,28 @@ func replay(t *testing.T, brokers []string) {
 	normalize.stop()
 	before := r.totals()
 
+	toEarliest := []string{
+		"offsets", "plan", "--group", r.normalizeGroup, "--topic", topics.Source(r.system, "invoice"), "--to-earliest", "--reason", "ticket 12",
+	}
+	var plan offsetsPlan
+	r.asJSON(&plan, toEarliest...)
+	require.Equal(t, offsetsCount{l.count(), true}, plan.Total.Reread, "records, not offsets")
+	require.Zero(t, plan.Total.Outlook.Applied, "the same mapping changes nothing")
+	require.Equal(t, len(l.latest), plan.Total.Outlook.Unchanged)
+	require.Equal(t, l.count()-len(l.latest), plan.Total.Outlook.Superseded)
+
 	path := filepath.Join(filepath.Dir(r.config), "mappings", "invoice.yaml")
 	mapping, err := os.ReadFile(path)
 	require.NoError(t, err)
 	corrected := strings.Replace(string(mapping), "open: open", "open: paid", 1)
 	require.NotEqual(t, string(mapping), corrected)
 	require.NoError(t, os.WriteFile(path, []byte(corrected), 0o600))
-	r.resetToStart(r.normalizeGroup, topics.Source(r.system, "invoice"))
+	r.asJSON(&plan, toEarliest...)
+	require.Equal(t, len(l.latest), plan.Total.Outlook.Applied, "each invoice becomes another, as the mapping of now has it")
+	require.Zero(t, plan.Total.Outlook.Unchanged)
+
+	published := r.lastPublished()
+	require.Contains(t, r.run("offsets", "apply", plan.ID, "--wait", "1m"), "is applied")
 	normalize = r.start("one", "normalize", "run")
 	eventually(t, "every invoice with the new status", func() bool {
 		var open int
@@ -118,6 +135,17 @@ func replay(t *testing.T, brokers []string) {
 	l.checkReporting(t, r)
 	after := r.totals()
 	require.Equal(t, before, after, "count and sum of the books")
+	var applied int
+	require.NoError(t, r.reporting.QueryRow(t.Context(), `select count(*) from reporting.links where system = $1 and published_at > $2`, r.system,
+		published).Scan(&applied))
+	require.Equal(t, plan.Total.Outlook.Applied, applied, "as many as the plan has said")
+}
+
+// lastPublished is when the newest record of the rig reached the reporting tables.
+func (r *rig) lastPublished() (at time.Time) {
+	r.t.Helper()
+	require.NoError(r.t, r.reporting.QueryRow(r.t.Context(), `select max(published_at) from reporting.links where system = $1`, r.system).Scan(&at))
+	return at
 }
 
 // totals is the count and the sum of all invoices, of any status.
@@ -132,13 +160,6 @@ func (r *rig) totals() (t struct {
 			(select count(*) from reporting.invoice_lines where system = $1)
 		from reporting.invoices where system = $1 and deleted_at is null`, r.system).Scan(&t.Invoices, &t.Cents, &t.Lines))
 	return t
-}
-
-func (r *rig) resetToStart(group, topic string) {
-	r.t.Helper()
-	starts, err := r.adm.ListStartOffsets(r.t.Context(), topic)
-	require.NoError(r.t, err)
-	r.commitAt(group, starts)
 }
 
 // commitAt makes a group that has no members go on from there.
