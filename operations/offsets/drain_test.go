@@ -65,7 +65,9 @@ func TestDrain_HasTheMembersStepAsideAndComeBack(t *testing.T) {
 	// The group reads on while the plan is looked at: that is what a running group does.
 	offset := map[string]map[int32]kgo.EpochOffset{b.topic: {0: {Epoch: -1, Offset: 9}}}
 	committed := make(chan error, 1)
-	s.member.CommitOffsetsSync(t.Context(), offset, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) { committed <- err })
+	s.member.CommitOffsetsSync(t.Context(), offset, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+		committed <- err
+	})
 	require.NoError(t, <-committed)
 	r, err := b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{Drain: true})
 	require.NoError(t, err)

@@ -102,7 +102,9 @@ func TestPlan_WithoutATargetThatAnswers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.cfg.Groups[0].Forecast = func() offsets.Forecast {
-		return offsets.Direct(func(context.Context, []processors.Message) ([]processors.Result, error) { return nil, errors.New("it is down") })
+		return offsets.Direct(func(context.Context, []processors.Message) ([]processors.Result, error) {
+			return nil, errors.New("it is down")
+		})
 	}
 	b.with(b.cfg)
 	b.write(b.topic, 0, 10)
