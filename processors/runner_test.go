@@ -228,12 +228,14 @@ func TestRunner_PausesWhileTheTargetIsDown(t *testing.T) {
 	down.Store(true)
 	inputs := numbered(500, 100)
 	b.produce(inputs...)
-	r := start(t, b.config(&copier{out: b.out, fail: func(processors.Message) error {
+	cfg := b.config(&copier{out: b.out, fail: func(processors.Message) error {
 		if down.Load() {
 			return processors.Systemic("connect", errors.New("connection refused"))
 		}
 		return nil
-	}}))
+	}})
+	cfg.Systemic.Off = true // the handler's word is enough
+	r := start(t, cfg)
 	eventually(t, "probes fail", func() bool { return r.Status().Breaker.Probes >= 2 })
 	require.ErrorContains(t, r.Ready(), "connection refused")
 	require.Empty(t, b.read(topics.DLQ(b.in, b.group), 0))
@@ -261,6 +263,26 @@ func TestRunner_GuessesThatTheTargetIsDown(t *testing.T) {
 	require.Empty(t, b.read(topics.Retry(b.in, b.group), 0), "no attempt is spent")
 	down.Store(false)
 	b.requireExact(inputs)
+}
+
+// TestRunner_ParksAMinorityWithoutGuessingAnOutage: many keys fail, but most do not.
+func TestRunner_ParksAMinorityWithoutGuessingAnOutage(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	b.produce(numbered(400, 100)...)
+	cfg := b.config(&copier{out: b.out, fail: func(m processors.Message) error {
+		if strings.HasSuffix(string(m.Key), "1") || strings.HasSuffix(string(m.Key), "2") || strings.HasSuffix(string(m.Key), "3") {
+			return errors.New("row is locked")
+		}
+		return nil
+	}})
+	cfg.Retry.MaxAttempts = 1_000_000
+	r := start(t, cfg)
+	eventually(t, "a minority parked", func() bool {
+		return r.metric("leat_parked_keys") == 30 && r.metric("leat_records_total", "copied") == 280
+	})
+	require.Zero(t, r.metric("leat_txn_abort_total", "systemic"))
+	require.Equal(t, processors.BreakerClosed, r.Status().Breaker.State)
 }
 
 func TestRunner_RecoversFromAPanic(t *testing.T) {
