@@ -69,6 +69,7 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 		pausesCommand(e),
 		breakerCommand(e),
 		parkedCommand(e),
+		traceCommand(e),
 		offsetsCommand(e),
 		incidentsCommand(e),
 		outcomesCommand(e),

@@ -75,7 +75,8 @@ create table leat_control.dead_letter_notes (
   primary key (topic, partition, "offset", at)
 );
 
--- One row for each failed attempt that stands on a retry or dead-letter topic.
+-- One row for each failed attempt that stands on a retry or dead-letter topic. settled_at: when the record that waited was taken off
+-- the retry topic again, because it was handled, given up, cancelled or discarded; until then the newest attempt is parked.
 create table leat_control.attempts (
   topic              text not null,
   partition          integer not null,
@@ -97,14 +98,25 @@ create table leat_control.attempts (
   disposition        text not null default '',
   fingerprint        text not null default '',
   message            text not null default '',
+  outbox_id          bigint,      -- of the relay's dead letters
+  settled_at         timestamptz,
   primary key (topic, partition, "offset")
 );
 create index attempts_event on leat_control.attempts (event_id);
 create index attempts_record on leat_control.attempts (tenant, system, source_id);
 create index attempts_fingerprint on leat_control.attempts (fingerprint, at);
 create index attempts_at on leat_control.attempts (at); -- old ones are dropped by age
+-- A tombstone of a retry topic names the record by its original offset; what waits now is few.
+create index attempts_parked on leat_control.attempts (topic, partition, original_offset) where settled_at is null and disposition = 'retry';
+
+insert into leat_control.rights (role, privileges, object) values
+  ('process', 'select, insert, update', 'leat_control.positions'),
+  ('process', 'select, insert, update, delete', 'leat_control.attempts'),
+  ('operator', 'select, delete', 'leat_control.positions'), -- for a rebuild
+  ('operator', 'select, delete', 'leat_control.attempts');
 
 -- +goose Down
+delete from leat_control.rights where object in ('leat_control.positions', 'leat_control.attempts');
 drop table leat_control.attempts;
 drop table leat_control.dead_letter_notes;
 drop table leat_control.dead_letters;

@@ -82,7 +82,18 @@ language sql security definer set search_path = pg_catalog, pg_temp as $$ trunca
 -- +goose StatementEnd
 revoke execute on function leat_control.journal_upkeep(interval), leat_control.journal_reset() from public;
 
+insert into leat_control.rights (role, privileges, object) values
+  ('process', 'select, insert', 'leat_control.journal'),
+  ('process', 'select, insert', 'leat_control.journal_topics'),
+  ('process', 'select, insert', 'leat_control.journal_systems'),
+  ('process', 'execute', 'function leat_control.journal_upkeep(interval)'),
+  ('operator', 'select', 'leat_control.journal'),
+  ('operator', 'select', 'leat_control.journal_topics'),
+  ('operator', 'select', 'leat_control.journal_systems'),
+  ('operator', 'execute', 'function leat_control.journal_reset()');
+
 -- +goose Down
+delete from leat_control.rights where object ~ 'leat_control\.journal';
 drop function leat_control.journal_reset();
 drop function leat_control.journal_upkeep(interval);
 drop table leat_control.journal;

@@ -39,18 +39,30 @@ func (a *Attempts) Reads(name string) bool {
 
 // A topic may have lost its end and got other records at the same offsets; then the newer one is right.
 const insertAttempt = `insert into leat_control.attempts (topic, partition, "offset", at, event_id, tenant, system, source_id, group_name,
-  stage, original_topic, original_partition, original_offset, attempt, not_before, class, code, disposition, fingerprint, message)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+  stage, original_topic, original_partition, original_offset, attempt, not_before, class, code, disposition, fingerprint, message,
+  outbox_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 on conflict (topic, partition, "offset") do update set at = excluded.at, event_id = excluded.event_id, tenant = excluded.tenant,
   system = excluded.system, source_id = excluded.source_id, group_name = excluded.group_name, stage = excluded.stage,
   original_topic = excluded.original_topic, original_partition = excluded.original_partition,
   original_offset = excluded.original_offset, attempt = excluded.attempt, not_before = excluded.not_before, class = excluded.class,
-  code = excluded.code, disposition = excluded.disposition, fingerprint = excluded.fingerprint, message = excluded.message`
+  code = excluded.code, disposition = excluded.disposition, fingerprint = excluded.fingerprint, message = excluded.message,
+  outbox_id = excluded.outbox_id, settled_at = null`
 
-// Apply inserts a row for each failed attempt.
+// A tombstone says that the record with this parked id waits no longer. A redrive of the same record may follow it.
+const settleAttempts = `update leat_control.attempts set settled_at = $4
+where topic = $1 and partition = $2 and original_offset = $3 and settled_at is null and disposition = 'retry'`
+
+// Apply inserts a row for each failed attempt, and notes which wait no longer.
 func (a *Attempts) Apply(ctx context.Context, tx pgx.Tx, recs []*kgo.Record) error {
 	var b pgx.Batch
 	for _, rec := range recs {
+		if rec.Value == nil && strings.HasSuffix(rec.Topic, ".retry") {
+			if _, offset, err := topics.SplitParkedID(rec.Key); err == nil {
+				b.Queue(settleAttempts, rec.Topic, rec.Partition, offset, rec.Timestamp)
+			}
+			continue
+		}
 		if r, ok := attempt(rec); ok {
 			b.Queue(insertAttempt, r.args()...)
 		}
@@ -130,6 +142,7 @@ func (r *attemptRow) args() []any {
 		r.rec.Topic, r.rec.Partition, r.rec.Offset, r.rec.Timestamp, r.event, r.tenant, r.system, r.sourceID, text(f.Group, maxKey),
 		text(f.Handler, maxKey), text(f.Topic, maxKey), f.Partition, f.Offset, f.Attempt, orNull(f.NotBefore),
 		text(f.Class, maxKey), text(f.Code, maxKey), text(string(f.Disposition), maxKey), text(f.Fingerprint, maxKey), text(f.Message, maxKey),
+		orNullID(f.OutboxID),
 	}
 }
 
@@ -137,6 +150,13 @@ func (r *attemptRow) args() []any {
 func text(s string, n int) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), n)], ""), "\x00", "")
 	return s
+}
+
+func orNullID(id int64) *int64 {
+	if id == 0 {
+		return nil
+	}
+	return &id
 }
 
 func orNull(t time.Time) *time.Time {

@@ -159,7 +159,8 @@ func failed(rec *kgo.Record, topic string, f topics.Failure) *kgo.Record {
 	return &out
 }
 
-const attemptsText = `select format('%s/%s %s %s/%s/%s %s %s %s %s', topic, "offset", event_id, tenant, system, source_id, attempt, disposition, code, message)
+const attemptsText = `select format('%s/%s %s %s/%s/%s %s %s %s %s%s', topic, "offset", event_id, tenant, system, source_id, attempt, disposition, code, message,
+  case when settled_at is not null then ' settled' end)
 from leat_control.attempts order by topic, partition, "offset"`
 
 func TestAttempts_HasARowForEachFailedAttempt(t *testing.T) {
@@ -173,22 +174,28 @@ func TestAttempts_HasARowForEachFailedAttempt(t *testing.T) {
 		on(failed(rec, retry, topics.Failure{Attempt: 1, Disposition: topics.DispositionRetry, Code: "io", Message: "a\x00b"}), 1),
 		on(failed(rec, retry, topics.Failure{Disposition: topics.DispositionBlockedBy}), 2),
 		on(failed(rec, retry, topics.Failure{Disposition: topics.DispositionManual}), 3),
-		on(&kgo.Record{Topic: retry, Key: []byte(topics.ParkedID(0, 7))}, 4), // taken off
+		on(&kgo.Record{Topic: retry, Key: []byte(topics.ParkedID(0, 7)), Timestamp: time.Now()}, 4), // taken off
 		on(&kgo.Record{Topic: dlq, Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: "kafka_dlt-exception-fqcn", Value: []byte("x")}}}, 1),
 		on(failed(rec, dlq, topics.Failure{Attempt: 8, Disposition: topics.DispositionExhausted, Code: "io", Message: "no"}), 2),
 	)
 	want := []string{
 		dlq + "/2 " + id + " acme/shop/42 8 exhausted io no",
-		retry + "/1 " + id + " acme/shop/42 1 retry io ab",
+		retry + "/1 " + id + " acme/shop/42 1 retry io ab settled",
 	}
 	require.Equal(t, want, dump(t, db, attemptsText))
 	apply(t, db, a, on(failed(rec, dlq, topics.Failure{Attempt: 8, Disposition: topics.DispositionExhausted, Code: "io", Message: "no"}), 2))
 	require.Equal(t, want, dump(t, db, attemptsText), "a record of the same place replaces it")
+	again := failed(rec, retry, topics.Failure{Attempt: 1, Disposition: topics.DispositionRetry, Code: "io", Message: "again"})
+	apply(t, db, a, on(again, 5))
+	require.Contains(t, dump(t, db, attemptsText), retry+"/5 "+id+" acme/shop/42 1 retry io again", "it waits once more")
+	apply(t, db, a, on(&kgo.Record{Topic: retry, Key: []byte(topics.ParkedID(0, 7)), Timestamp: time.Now()}, 6))
+	want = append(want, retry+"/5 "+id+" acme/shop/42 1 retry io again settled")
+	require.Equal(t, want, dump(t, db, attemptsText))
 
 	old := on(failed(rec, dlq, topics.Failure{Attempt: 1, Disposition: topics.DispositionPermanent}), 3)
 	old.Timestamp = time.Now().Add(-2 * time.Hour)
 	apply(t, db, a, old)
-	require.Len(t, dump(t, db, attemptsText), 3)
+	require.Len(t, dump(t, db, attemptsText), 4)
 	upkeep(t, db, a)
 	require.Equal(t, want, dump(t, db, attemptsText))
 	require.NoError(t, pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return a.Forget(t.Context(), tx, dlq) }))
