@@ -139,7 +139,10 @@ func documented(t *testing.T) map[string][]string {
 	return metrics
 }
 
-var metricName = regexp.MustCompile(`\bleat_[a-z_]+`)
+var (
+	metricName = regexp.MustCompile(`\bleat_[a-z_]+`)
+	alertName  = regexp.MustCompile(`\bLeat[A-Z]\w+`)
+)
 
 // TestMetrics_AreAllDocumented compares docs/metrics.md with the names in the code that makes metrics.
 func TestMetrics_AreAllDocumented(t *testing.T) {

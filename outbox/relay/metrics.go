@@ -66,10 +66,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// begin makes the counters of what should not happen 0: one that first appears as 1 has not increased, for Prometheus.
+// begin makes counters 0: one that first appears as 1 has not increased, for Prometheus.
 func (m *metrics) begin(sources []Source) {
 	for _, s := range sources {
 		m.fenced.WithLabelValues(s.Name)
+		m.rows.WithLabelValues(s.Name)
+		m.lateRows.WithLabelValues(s.Name)
 		for _, result := range []string{resultCommitted, resultAborted, resultFailed} {
 			m.transactions.WithLabelValues(s.Name, result)
 		}
