@@ -153,9 +153,14 @@ func (s *sender) letter(m *Message, body []byte, now time.Time) ([]byte, error) 
 	}
 	var b bytes.Buffer
 	for _, h := range [][2]string{
-		{"From", from.String()}, {"To", strings.Join(to, ", ")}, {"Subject", mime.QEncoding.Encode("utf-8", string(subject))},
-		{"Date", now.UTC().Format("Mon, 02 Jan 2006 15:04:05 +0000")}, {"Message-ID", "<" + m.ID + "@leat>"},
-		{"Auto-Submitted", "auto-generated"}, {"MIME-Version", "1.0"}, {"Content-Type", "text/plain; charset=utf-8"},
+		{"From", from.String()},
+		{"To", strings.Join(to, ", ")},
+		{"Subject", mime.QEncoding.Encode("utf-8", string(subject))},
+		{"Date", now.UTC().Format("Mon, 02 Jan 2006 15:04:05 +0000")},
+		{"Message-ID", "<" + m.ID + "@leat>"},
+		{"Auto-Submitted", "auto-generated"},
+		{"MIME-Version", "1.0"},
+		{"Content-Type", "text/plain; charset=utf-8"},
 		{"Content-Transfer-Encoding", "quoted-printable"},
 	} {
 		if strings.ContainsAny(h[1], "\r\n") {

@@ -83,7 +83,8 @@ func messages() map[string]*Message {
 func TestForms_AreExactlyThese(t *testing.T) {
 	t.Parallel()
 	for _, r := range []Receiver{
-		{Name: "w", Kind: "webhook", URL: "https://hooks.example.com/x"}, {Name: "s", Kind: "slack", URL: "https://hooks.example.com/x"},
+		{Name: "w", Kind: "webhook", URL: "https://hooks.example.com/x"},
+		{Name: "s", Kind: "slack", URL: "https://hooks.example.com/x"},
 		{Name: "a", Kind: "alertmanager", URL: "http://alertmanager:9093"},
 		{Name: "m", Kind: "email", URL: "smtp://mail.example.com", From: "Leat <leat@example.com>", To: []string{"ops@example.com", "Ana <ana@example.com>"}},
 	} {

@@ -61,19 +61,20 @@ func (s *sender) post(version string) func(ctx context.Context, m *Message) (Ans
 				req.Header.Set(HeaderSignature, Sign(s.Secret, time.Now(), body))
 			}
 		}
-		return answer(client.Do(req))
+		resp, err := client.Do(req)
+		if err != nil {
+			if ue := (*url.Error)(nil); errors.As(err, &ue) {
+				err = ue.Err // what is around it names the URL
+			}
+			return Answer{}, fmt.Errorf("no answer: %w", err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		return answer(resp)
 	}
 }
 
-// answer reads what came back. An error of the client names the URL: only what is below it is told.
-func answer(resp *http.Response, err error) (Answer, error) {
-	if err != nil {
-		if ue := (*url.Error)(nil); errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return Answer{}, fmt.Errorf("no answer: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
+// answer reads what came back.
+func answer(resp *http.Response) (Answer, error) {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 300)) // what there is of it explains the status
 	a := Answer{Status: resp.Status, Body: strings.TrimSpace(strings.ToValidUTF8(string(text), "\uFFFD"))}
 	if resp.StatusCode/100 == 2 {
