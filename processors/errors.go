@@ -1,6 +1,9 @@
 package processors
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // Permanent marks err as one that no retry can help: a record that does not decode, breaks its contract or a business
 // rule. The record goes to the dead-letter topic at once. Code is a short constant of the stage ("decode", "contract").
@@ -30,3 +33,6 @@ func Code(err error) string {
 	}
 	return code
 }
+
+// Class returns what err means for its record: "permanent", "systemic", else "transient"; "done" if err is nil.
+func Class(err error) string { return string(classify(context.Background(), err)) }

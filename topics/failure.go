@@ -40,6 +40,7 @@ const (
 	HeaderResetGeneration   = "leat_reset_generation"
 	HeaderOutboxID          = "leat_outbox_id" // on the relay's dead letters only
 	HeaderSourceSystem      = "leat_source_system"
+	HeaderEdited            = "leat_edited"        // the redrive in which a person changed the record; kept over hops like the record's own
 	HeaderWriter            = "leat_writer"        // on retry topics only: the session that wrote the record
 	HeaderOrder             = "leat_order"         // the operator's order that last concerned the parked record
 	HeaderValueOmitted      = "leat_value_omitted" // on the relay's dead letters only: bytes of the value that was left out
