@@ -36,6 +36,9 @@ type Config struct {
 	// StatementTimeout bounds each statement, in the database; a transaction that takes over twice as long and 10 s loses its
 	// connection. When it strikes, the target counts as down. Default 30 s.
 	StatementTimeout time.Duration
+	// DryRun rolls every transaction back: the handler says what would become of each record, and changes nothing. It takes the
+	// same locks as a real run, for as long as a batch takes.
+	DryRun bool
 }
 
 // Validate reports every problem of c.
@@ -62,6 +65,7 @@ func newHandler(db DB, config Config) (*handler, error) {
 		db:          db,
 		publication: cmp.Or(config.Publication, "reporting"),
 		timeout:     cmp.Or(config.StatementTimeout, 30*time.Second),
+		dryRun:      config.DryRun,
 		byKind:      map[string]*entity{},
 	}
 	for _, e := range []*entity{contacts(), invoices(), payments()} {
@@ -85,6 +89,7 @@ type handler struct {
 	db          DB
 	publication string
 	timeout     time.Duration
+	dryRun      bool
 	entities    []*entity
 	byKind      map[string]*entity
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/leat-io/leat/processors"
+	"github.com/leat-io/leat/processors/publish/reporting"
 	"github.com/leat-io/leat/topics"
 )
 
@@ -188,4 +189,29 @@ func TestHandler_StoresHostileTextAsText(t *testing.T) {
 	m.Headers = m.Headers[1:]
 	require.Equal(t, []string{"error envelope"}, said(b.handler.Handle(t.Context(), []processors.Message{m})))
 	require.Equal(t, "1", b.query(t, "select count(*) from reporting.links"))
+}
+
+func TestHandler_ADryRunTellsOutcomesAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.outcomes(t, upsert(5, invoice("a", "open", "10.00", "10.00")), upsert(5, invoice("b", "open", "1.00", "1.00")))
+	all := func() string {
+		return b.query(t, `select to_jsonb(l) from reporting.links l order by source_id`) + b.query(t, showInvoices) + b.query(t, showLines)
+	}
+	before := all()
+	changes := []change{
+		upsert(6, invoice("a", "paid", "12.00", "12.00")), upsert(4, invoice("b", "void", "1.00", "1.00")), upsert(1, invoice("c", "open", "3.00", "3.00")),
+		erase(7, "b"), upsert(6, invoice("d", "open", "-1e400000")),
+	}
+	real := b.handler
+	var err error
+	b.handler, err = reporting.New(b.db, reporting.Config{DryRun: true})
+	require.NoError(t, err)
+	want := []string{"applied", "superseded", "applied", "deleted", "error contract"}
+	require.Equal(t, want, b.outcomes(t, changes...))
+	require.Equal(t, want, b.outcomes(t, changes...), "a second time: nothing has changed in between")
+	require.Equal(t, before, all())
+	b.handler = real
+	require.Equal(t, want, b.outcomes(t, changes...), "what the dry run said comes true")
+	require.NotEqual(t, before, all())
 }

@@ -88,11 +88,24 @@ func (h *handler) transact(ctx context.Context, e *entity, records []*record) er
 	if err := h.apply(ctx, tx, e, records, outcomes); err != nil {
 		return err
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("committing: %w", err)
+	if err := h.end(ctx, tx); err != nil {
+		return err
 	}
 	for i, r := range records {
 		*r.result = processors.Result{Outcome: outcomes[i]}
+	}
+	return nil
+}
+
+func (h *handler) end(ctx context.Context, tx pgx.Tx) error {
+	if h.dryRun {
+		if err := tx.Rollback(ctx); err != nil {
+			return fmt.Errorf("rolling back: %w", err)
+		}
+		return nil
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("committing: %w", err)
 	}
 	return nil
 }
