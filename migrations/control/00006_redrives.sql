@@ -1,7 +1,7 @@
 -- +goose Up
 
 -- A redrive moves dead letters back to the retry topics of the groups that gave them up. How far it has come stands in Kafka, in the
--- transaction that moves them (topic leat.cursors, key "redrive/<id>"); moved here is what is known of that.
+-- transactions that move them (topic leat.cursors, key "redrive/<id>"); its items say what is known of that here.
 create table leat_control.redrives (
   id          uuid primary key,
   at          timestamptz not null default now(),
@@ -12,8 +12,7 @@ create table leat_control.redrives (
   problem     text not null default '', -- why it stopped
   rate        integer not null,         -- records a second
   records     bigint not null,          -- to be moved
-  moved       bigint not null default 0,
-  refused     bigint not null default 0, -- Kafka refuses them
+  cursor_from bigint not null,          -- the end of its partition of leat.cursors when it was made: how far it has come stands behind
   finished_at timestamptz
 );
 comment on table leat_control.redrives is
