@@ -70,6 +70,7 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 		breakerCommand(e),
 		parkedCommand(e),
 		traceCommand(e),
+		dlqCommand(e),
 		offsetsCommand(e),
 		incidentsCommand(e),
 		outcomesCommand(e),

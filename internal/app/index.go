@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/config"
 	"github.com/leat-io/leat/operations/audit"
+	"github.com/leat-io/leat/operations/deadletters"
 	"github.com/leat-io/leat/operations/incidents"
 	"github.com/leat-io/leat/operations/index"
 	"github.com/leat-io/leat/operations/journal"
@@ -24,6 +26,7 @@ func (a *App) projections() []index.Projection {
 		journal.New(a.cfg.Index.JournalRetention),
 		journal.NewAttempts(a.cfg.Index.AttemptsRetention),
 		incidents.Projection{},
+		deadletters.NewProjection(a.cfg.Index.DeadLetterTopics),
 	}
 }
 
@@ -41,7 +44,13 @@ func (a *App) RunIndex(ctx context.Context) error {
 	if err := a.reg.Register(audit.NewMetrics(db, a.log)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	return a.serve(ctx, nil, []stage{{"index", x}}, nil)
+	return a.withKafka(func(cl *kgo.Client) error {
+		waiting, err := deadletters.NewMetrics(db, cl, a.reg, a.log)
+		if err != nil {
+			return err
+		}
+		return a.serve(ctx, []Part{{"dead letters", waiting.Run}}, []stage{{"index", x}}, nil)
+	})
 }
 
 func (a *App) newIndex(db *pgxpool.Pool) (*index.Index, error) {
@@ -62,7 +71,10 @@ func (a *App) indexConfig(db *pgxpool.Pool) (index.Config, error) {
 	}
 	return index.Config{
 		DB: db, Kafka: kafka, Projections: a.projections(), Logger: a.log.With("stage", "index"), Registerer: a.reg,
-		Topics: func(context.Context) ([]string, error) { return a.TopicNames() },
+		Topics: func(context.Context) ([]string, error) {
+			names, err := a.TopicNames()
+			return append(names, a.cfg.Index.DeadLetterTopics...), err
+		},
 	}, nil
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Index     Index     `yaml:"index"`
 	Incidents Incidents `yaml:"incidents"`
 	Notify    Notify    `yaml:"notify"`
+	Redrive   Redrive   `yaml:"redrive"`
 	HTTP      HTTP      `yaml:"http"`
 	Log       Log       `yaml:"log"`
 	Tracing   Tracing   `yaml:"tracing"`
@@ -126,6 +127,15 @@ type Retry struct {
 type Index struct {
 	JournalRetention  time.Duration `yaml:"journal_retention"`  // of where each event stands on Kafka; default 90 days
 	AttemptsRetention time.Duration `yaml:"attempts_retention"` // of failed attempts; default 90 days
+
+	// DeadLetterTopics are those of other tools: Spring, Kafka Connect, Kafka Streams. They are listed, shown and exported with ours.
+	DeadLetterTopics []string `yaml:"dead_letter_topics"`
+}
+
+// Redrive says what operators may do with dead letters.
+type Redrive struct {
+	AllowEdit  bool `yaml:"allow_edit"`  // whether a redrive may change a record; default false
+	MaxReplays int  `yaml:"max_replays"` // how often a record may be redriven before it takes --force; default 3
 }
 
 // Incidents has the rules by which failures of one cause become new, ongoing, escalating, resolved.

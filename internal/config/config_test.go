@@ -115,7 +115,7 @@ func TestParse_Problems(t *testing.T) {
 		{"kafka: [", "1: sequence end token ']' not found"},
 		{"kafka:\n  brokers: a:1\n---\nlog: {}", "4: a second YAML document; write one document"},
 		{"sorces: []", "1: sorces: unknown key; did you mean sources?"},
-		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, incidents, notify, http, log, tracing"},
+		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, incidents, notify, redrive, http, log, tracing"},
 		{"log:\n  level: info\n  level: warn", "3: log.level: occurs twice, first on line 2; remove one"},
 		{"log: info", "1: log: is not a section; write its keys on lines of their own: level, format"},
 		{"log:\n  level: [info]", "2: log.level: is not a single value; write a text"},
@@ -193,6 +193,9 @@ func TestParse_Problems(t *testing.T) {
 		{"tracing:\n  sample_ratio: 2", "2: tracing.sample_ratio: is not between 0 and 1; 0.01 begins a trace for one event in a hundred"},
 		{"tracing:\n  sample_ratio: all", `2: tracing.sample_ratio: "all" is not a number; write a number`},
 		{"tracing:\n  headers:\n    - value: hunter2", "3: tracing.headers[0].name: is missing; name the HTTP header"},
+		{"index:\n  dead_letter_topics: [orders.DLT, a/b]", `2: index.dead_letter_topics[1]: "a/b" is not the name of a topic; ` +
+			`use up to 249 letters, digits, '.', '_' and '-'`},
+		{"redrive:\n  max_replays: 0", "2: redrive.max_replays: is not between 1 and 1000; 3 is the default; --force goes beyond it once"},
 		{"log:\n  format: xml", `2: log.format: "xml" is unknown; use json, text`},
 	}
 	for _, tt := range tests {

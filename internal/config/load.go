@@ -116,6 +116,7 @@ func (c *Config) setDefaults() {
 		r := &c.Notify.Receivers[i]
 		r.MinSeverity = cmp.Or(r.MinSeverity, "warning")
 	}
+	c.Redrive.MaxReplays = cmp.Or(c.Redrive.MaxReplays, 3)
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, "127.0.0.1:9464")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "json")

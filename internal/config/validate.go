@@ -144,6 +144,15 @@ func (v *validator) stages() {
 	v.duration("retry.max", c.Retry.Max, time.Millisecond)
 	v.duration("index.journal_retention", c.Index.JournalRetention, 24*time.Hour)
 	v.duration("index.attempts_retention", c.Index.AttemptsRetention, 24*time.Hour)
+	for i, t := range c.Index.DeadLetterTopics {
+		key := fmt.Sprintf("index.dead_letter_topics[%d]", i)
+		v.check(validTopic(t), key, strconv.Quote(t)+" is not the name of a topic", "use up to 249 letters, digits, '.', '_' and '-'")
+		v.check(slices.Index(c.Index.DeadLetterTopics, t) == i, key, t+" occurs twice", "remove one")
+	}
+	if v.given("redrive.max_replays") {
+		v.check(c.Redrive.MaxReplays >= 1 && c.Redrive.MaxReplays <= 1000, "redrive.max_replays", "is not between 1 and 1000",
+			"3 is the default; --force goes beyond it once")
+	}
 	if c.Retry.Backoff > 0 && c.Retry.Max > 0 {
 		v.check(c.Retry.Max >= c.Retry.Backoff, "retry.max", "is shorter than retry.backoff", "it is the longest wait of all")
 	}
@@ -221,6 +230,14 @@ func (v *validator) line(key string) int {
 		key = key[:max(strings.LastIndexAny(key, ".["), 0)]
 	}
 	return 1
+}
+
+// validTopic reports whether Kafka takes s as the name of a topic.
+func validTopic(s string) bool {
+	ok := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	return s != "" && s != "." && s != ".." && len(s) <= topics.MaxNameLength && !strings.ContainsFunc(s, func(r rune) bool { return !ok(r) })
 }
 
 func isAddress(s string) bool {
