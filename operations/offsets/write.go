@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -89,7 +90,7 @@ func (c *change) write(ctx context.Context) error {
 	switch {
 	case err == nil && backErr == nil && wrong == 0:
 		return c.finish(ctx)
-	case backErr == nil && c.untouched(results):
+	case err == nil && backErr == nil && len(problems) == len(c.want) && untouched(results):
 		// Kafka has refused all of it, for instance because a member has just joined.
 		if _, err := c.o.cfg.DB.Exec(ctx, undecidedSQL, c.plan.ID, was, c.plan.Before); err != nil {
 			return fmt.Errorf("marking plan %s: %w", c.plan.ID, err)
@@ -155,13 +156,8 @@ func (c *change) readBack(ctx context.Context, problems map[tp]error) (results [
 }
 
 // untouched reports whether every partition stands where it stood.
-func (c *change) untouched(results []Result) bool {
-	for _, r := range results {
-		if !sameOffset(r.Before, r.After) || r.Problem == "" {
-			return false
-		}
-	}
-	return true
+func untouched(results []Result) bool {
+	return !slices.ContainsFunc(results, func(r Result) bool { return !sameOffset(r.Before, r.After) })
 }
 
 // finish takes the cancelled records off the retry topics and writes the plan's new state with its entry of the audit log.

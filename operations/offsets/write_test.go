@@ -1,0 +1,92 @@
+package offsets_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/operations/audit"
+	"github.com/leat-io/leat/operations/offsets"
+)
+
+// onFake is setup with a broker of the test's own, whose answer to the next commit is answer's. It answers instead of committing.
+func onFake(t *testing.T, answer func(topic string, partition int32) error) (b *bench, intercept func()) {
+	t.Helper()
+	b = setup(t)
+	fake := testenv.FakeCluster(t)
+	b.brokers = fake.Brokers()
+	var err error
+	b.cl, err = kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	require.NoError(t, err)
+	t.Cleanup(b.cl.Close)
+	b.adm = kadm.NewClient(b.cl)
+	b.cfg.Client = b.cl
+	b.with(b.cfg)
+	b.create(b.topic, 2, nil)
+	return b, func() {
+		fake.Cluster().ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			commit := req.(*kmsg.OffsetCommitRequest)
+			resp := commit.ResponseKind().(*kmsg.OffsetCommitResponse)
+			for _, t := range commit.Topics {
+				rt := kmsg.NewOffsetCommitResponseTopic()
+				rt.Topic, rt.TopicID = t.Topic, t.TopicID
+				for _, p := range t.Partitions {
+					rp := kmsg.NewOffsetCommitResponseTopicPartition()
+					rp.Partition = p.Partition
+					if err, ok := answer(b.topic, p.Partition).(*kerr.Error); ok {
+						rp.ErrorCode = err.Code
+					}
+					rt.Partitions = append(rt.Partitions, rp)
+				}
+				resp.Topics = append(resp.Topics, rt)
+			}
+			return resp, nil, true
+		})
+	}
+}
+
+// TestApply_ThatKafkaRefusesWritesNothing has a member join in the last moment.
+func TestApply_ThatKafkaRefusesWritesNothing(t *testing.T) {
+	t.Parallel()
+	b, intercept := onFake(t, func(string, int32) error { return kerr.UnknownMemberID })
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	p := b.plan(b.earliest())
+	intercept()
+	_, err := b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.ErrorContains(t, err, "Kafka refused the offsets of group "+b.group+", nothing was written:\n  "+b.topic+"/0: was 7, is 7: UNKNOWN_MEMBER_ID")
+	refused := (*offsets.RefusedError)(nil)
+	require.ErrorAs(t, err, &refused)
+	p, err = b.Get(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Equal(t, offsets.Planned, p.State, "it can be applied later")
+	b.apply(p)
+	require.Equal(t, []int64{0, 0}, b.committed())
+}
+
+// TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset has the broker say yes and do nothing.
+func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
+	t.Parallel()
+	b, intercept := onFake(t, func(string, int32) error { return nil })
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	p := b.plan(b.earliest())
+	intercept()
+	r, err := b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.ErrorContains(t, err, "2 of 2 partitions of group "+b.group+" do not stand where the plan puts them:\n  "+b.topic+
+		"/0: was 7, is 7: Kafka took offset 0 and shows another")
+	require.Len(t, r.Partitions, 2)
+	p, err = b.Get(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Equal(t, offsets.Failed, p.State)
+	_, err = b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.ErrorContains(t, err, "plan "+p.ID+" failed when it was applied: ")
+	entries, err := audit.List(t.Context(), b.db, audit.Filter{Action: "offsets apply"})
+	require.NoError(t, err)
+	require.Contains(t, string(raw(entries[0].After)), `"outcome": "failed"`)
+}
