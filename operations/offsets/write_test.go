@@ -14,8 +14,8 @@ import (
 	"github.com/leat-io/leat/operations/offsets"
 )
 
-// onFake is setup with a broker of the test's own, whose answer to the next commit is answer's. It answers instead of committing.
-func onFake(t *testing.T, answer func(topic string, partition int32) error) (b *bench, intercept func()) {
+// onFake is setup with a broker of the test's own, which answers the next commit with an error, or with none, instead of committing.
+func onFake(t *testing.T, refusal *kerr.Error) (b *bench, intercept func()) {
 	t.Helper()
 	b = setup(t)
 	fake := testenv.FakeCluster(t)
@@ -38,8 +38,8 @@ func onFake(t *testing.T, answer func(topic string, partition int32) error) (b *
 				for _, p := range t.Partitions {
 					rp := kmsg.NewOffsetCommitResponseTopicPartition()
 					rp.Partition = p.Partition
-					if err, ok := answer(b.topic, p.Partition).(*kerr.Error); ok {
-						rp.ErrorCode = err.Code
+					if refusal != nil {
+						rp.ErrorCode = refusal.Code
 					}
 					rt.Partitions = append(rt.Partitions, rp)
 				}
@@ -53,7 +53,7 @@ func onFake(t *testing.T, answer func(topic string, partition int32) error) (b *
 // TestApply_ThatKafkaRefusesWritesNothing has a member join in the last moment.
 func TestApply_ThatKafkaRefusesWritesNothing(t *testing.T) {
 	t.Parallel()
-	b, intercept := onFake(t, func(string, int32) error { return kerr.UnknownMemberID })
+	b, intercept := onFake(t, kerr.UnknownMemberID)
 	b.write(b.topic, 0, 10)
 	b.commit(0, 7)
 	p := b.plan(b.earliest())
@@ -72,7 +72,7 @@ func TestApply_ThatKafkaRefusesWritesNothing(t *testing.T) {
 // TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset has the broker say yes and do nothing.
 func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
 	t.Parallel()
-	b, intercept := onFake(t, func(string, int32) error { return nil })
+	b, intercept := onFake(t, nil)
 	b.write(b.topic, 0, 10)
 	b.commit(0, 7)
 	p := b.plan(b.earliest())
