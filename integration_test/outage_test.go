@@ -1,11 +1,14 @@
 package integration_test
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/operations/control"
+	"github.com/leat-io/leat/processors"
 	"github.com/leat-io/leat/topics"
 )
 
@@ -19,6 +22,7 @@ func targetDown(t *testing.T, brokers []string) {
 	t.Helper()
 	server := testenv.PostgresServer(t)
 	r := newRig(t, rigOptions{brokers: brokers, reportingURL: server.Database(t)})
+	db := commanded(r)
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
 	l.write(t, r, 4, 400, 40)
@@ -28,9 +32,21 @@ func targetDown(t *testing.T, brokers []string) {
 	eventually(t, "normalize to go on while the target is down", func() bool {
 		return r.sourceRecords() >= int64(l.count())
 	})
+	var breakers struct{ Breakers []control.Breaker }
+	eventually(t, "the breaker, with its rule and an error", func() bool {
+		require.NoError(t, json.Unmarshal([]byte(r.run("breaker", "list", "-o", "json")), &breakers))
+		for _, b := range breakers.Breakers {
+			if b.Group == r.publishGroup && b.State != processors.BreakerClosed {
+				return b.Alive && b.Reason != "" && b.Sample != "" && b.Probes > 0
+			}
+		}
+		return false
+	})
+	require.Contains(t, heartbeat(t, db, "publish", func(p control.Process) bool { return !p.Ready }).Problem, "breaker is ")
 	server.Start(t)
 	r.reporting.Reset() // the connections that this test reads with ended with the server
 	l.settled(t, r)
+	heartbeat(t, db, "publish", func(p control.Process) bool { return p.Ready }) // it has closed by itself
 	for _, p := range []*process{relay, normalize, publish} {
 		p.stop()
 	}

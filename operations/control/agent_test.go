@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"sync"
@@ -9,10 +10,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/control"
 	"github.com/leat-io/leat/processors"
+	"github.com/leat-io/leat/topics"
 )
 
 // run runs an Agent until the test ends or stop is called.
@@ -230,4 +234,50 @@ func TestParseOffset(t *testing.T) {
 		_, err := control.ParseOffset(bad)
 		require.ErrorContains(t, err, "is not topic/partition/offset", bad)
 	}
+}
+
+// TestAgent_AStuckHandlerShowsInItsRow runs a stage on a broker, with a handler that does not come back by itself.
+func TestAgent_AStuckHandlerShowsInItsRow(t *testing.T) {
+	t.Parallel()
+	db, _ := database(t)
+	brokers := testenv.Fake(t)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	require.NoError(t, err)
+	defer cl.Close()
+	topic, group := "source.test.in", "g"
+	made, err := kadm.NewClient(cl).CreateTopics(t.Context(), 1, 1, nil, topic, topics.Retry(topic, group), topics.DLQ(topic, group))
+	require.NoError(t, err)
+	require.NoError(t, made.Error())
+	require.NoError(t, cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte("v")}).FirstErr())
+
+	freed := make(chan struct{}, 100)
+	r, err := processors.NewRunner(processors.Config{
+		Name: "publish", Group: group, Instance: "0", Topics: []string{topic}, Kafka: []kgo.Opt{kgo.SeedBrokers(brokers...)},
+		AwaitOrders: true, TransactionTimeout: 3 * time.Second,
+		Handler: processors.HandlerFunc(func(ctx context.Context, _ []processors.Message) []processors.Result {
+			<-ctx.Done()
+			freed <- struct{}{}
+			return nil
+		}),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	defer func() {
+		cancel()
+		require.NoError(t, <-done)
+	}()
+	run(t, control.AgentConfig{DB: db, Members: []control.Member{{
+		Stage: "publish", Group: group, Instance: "0", Ready: r.Ready, Status: func() any { return r.Status() }, Settle: r.Settle,
+		Obey: func(o control.Orders) { r.Obey(o.Orders) },
+	}}})
+	eventually(t, "the stuck batch in the row", func() bool {
+		ps, err := control.Processes(t.Context(), db)
+		require.NoError(t, err)
+		var s processors.Status
+		return len(ps) == 1 && json.Unmarshal(ps[0].Status, &s) == nil && s.Stuck && !ps[0].Ready &&
+			strings.Contains(ps[0].Problem, "a batch makes no progress since")
+	})
+	<-freed // by the watchdog
 }
