@@ -90,6 +90,9 @@ func (l *lot) blocked(e *entry) bool {
 // hold makes the records of tenants wait, and those of no other tenant. Like the entries themselves it is a part of the state, so
 // that a lot that is folded anew while a tenant is held is the same.
 func (l *lot) hold(tenants map[string]string, now time.Time) {
+	if len(tenants)+len(l.held) == 0 {
+		return
+	}
 	l.held, l.freed = tenants, now
 	for _, q := range l.heads {
 		q.held = l.holds(q.head().tenant)

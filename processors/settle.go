@@ -82,14 +82,17 @@ func (r *Runner) Settle(ctx context.Context, o ParkedOrder) (Settled, error) {
 	}
 	st := &settling{ParkedOrder: o, reply: make(chan settleReply, 1)}
 	s, err := r.ask(ctx, func(s *session) { s.settlings = append(s.settlings, st) })
+	if errors.Is(err, errNotConnected) || errors.Is(err, errSessionEnded) {
+		err = fmt.Errorf("%w: %w", ErrNotOwned, err)
+	}
 	if err != nil {
 		return Settled{}, fmt.Errorf("settling parked records: %w", err)
 	}
 	select {
 	case a := <-st.reply:
 		return a.Settled, a.err
-	case <-s.done:
-		return Settled{}, errSessionEnded
+	case <-s.done: // perhaps it was done; whoever owns the partition next knows
+		return Settled{}, fmt.Errorf("settling parked records: %w: %w", ErrNotOwned, errSessionEnded)
 	case <-ctx.Done():
 		return Settled{}, ctx.Err()
 	}

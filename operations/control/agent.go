@@ -128,11 +128,12 @@ func (a *Agent) read(ctx context.Context) {
 		return
 	}
 	for i, m := range a.Members {
+		if m.Obey == nil {
+			continue
+		}
 		o := a.now.orders(&m, time.Now())
 		a.paused[i] = describe(o)
-		if m.Obey != nil {
-			m.Obey(o)
-		}
+		m.Obey(o)
 	}
 }
 

@@ -106,9 +106,9 @@ func KnownNames(ctx context.Context, db audit.Queryer, configured Names) (Names,
 	var sources, targets []string
 	n := configured
 	_, err = pgx.ForEachRow(rows, []any{&stage, &group, &sources, &targets}, func() error {
-		n.Stages, n.Sources, n.Targets = append(n.Stages, stage), append(n.Sources, sources...), append(n.Targets, targets...)
-		if group != "" {
-			n.Groups = append(n.Groups, group)
+		n.Sources, n.Targets = append(n.Sources, sources...), append(n.Targets, targets...)
+		if group != "" { // the others take no orders
+			n.Stages, n.Groups = append(n.Stages, stage), append(n.Groups, group)
 		}
 		return nil
 	})

@@ -220,6 +220,9 @@ func (a *Agent) settleOne(ctx context.Context, m Member, o ParkedOrder) error {
 	}
 	askCtx, cancelAsk := context.WithTimeout(ctx, askLimit)
 	defer cancelAsk()
+	if s.Missing == nil {
+		s.Missing = []int64{}
+	}
 	if _, err := a.DB.Exec(askCtx, closeParkedOrder, o.ID, s.Applied, s.Missing, problem); err != nil {
 		return fmt.Errorf("closing it: %w", hint(err))
 	}
