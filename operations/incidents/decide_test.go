@@ -58,14 +58,14 @@ func TestDecide_StandsWithItsAuditEntry(t *testing.T) {
 
 func TestSave_RefusesWhatWasReadBeforeAnothersChange(t *testing.T) {
 	t.Parallel()
-	db, ctx := control(t), t.Context()
+	db, ctx, p := control(t), t.Context(), incidents.Policy{}
 	letter := failed{topic: "t.g.dlq", key: "k", code: "c", message: "m", at: time.Now(), disposition: topics.DispositionPermanent}
 	apply(t, db, letter.record())
 	save := func(c incidents.Candidate) error {
 		return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return incidents.Save(ctx, tx, &c.Incident) })
 	}
 	for range 2 { // first without a standing, then with one
-		list, err := incidents.Candidates(ctx, db)
+		list, err := incidents.Candidates(ctx, db, p)
 		require.NoError(t, err)
 		require.Len(t, list, 1)
 		c := list[0]

@@ -183,15 +183,22 @@ const (
    where n.fingerprint = i.fingerprint and n.episode = s.episode),
   (select coalesce(array_agg(t.tenant), '{}') from leat_control.incident_tenants t where t.fingerprint = i.fingerprint)`
 
+	// What is open, by its partial index, and what has failed lately, by the index of last_seen: what has been resolved for long is not
+	// even looked at.
+	selectDue = `with due as (select fingerprint from leat_control.incident_standings where state <> 'resolved' or not told
+  union select fingerprint from leat_control.incidents where last_seen > now() - make_interval(secs => $1))
+`
+
 	// What is resolved and told needs another look only when it fails again. The limit keeps a storm of causes from becoming one
 	// of queries; those it leaves out have failed longest ago, and have their turn.
-	whereCandidate = `where s.fingerprint is null or s.state <> 'resolved' or not s.told or i.last_seen > s.resolved_at
+	whereCandidate = ` join due on due.fingerprint = i.fingerprint
+where s.fingerprint is null or s.state <> 'resolved' or not s.told or i.last_seen > s.resolved_at
 order by i.last_seen desc limit 5000`
 )
 
-// Candidates returns the incidents that the notifier has to look at.
-func Candidates(ctx context.Context, db DB) ([]Candidate, error) {
-	rows, err := db.Query(ctx, selectIncidents+selectTold+fromIncidents+whereCandidate)
+// Candidates returns the incidents that the notifier has to look at: those that are open, and those that have failed within p.Quiet.
+func Candidates(ctx context.Context, db DB, p Policy) ([]Candidate, error) {
+	rows, err := db.Query(ctx, selectDue+selectIncidents+selectTold+fromIncidents+whereCandidate, p.WithDefaults().Quiet.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("reading open incidents: %w", err)
 	}

@@ -372,9 +372,8 @@ func TestNotifier_KeepsAlertmanagersAlertsAliveUntilTheyEnd(t *testing.T) {
 	am := r.receiver("am")
 	am.Kind = "alertmanager"
 	alert := func(i int) (a struct {
-		Labels         map[string]string
-		StartsAt, Ends time.Time
-		EndsAt         time.Time
+		Labels           map[string]string
+		StartsAt, EndsAt time.Time
 	},
 	) {
 		r.mu.Lock()
@@ -389,18 +388,19 @@ func TestNotifier_KeepsAlertmanagersAlertsAliveUntilTheyEnd(t *testing.T) {
 		return len(r.bodies)
 	}
 	_, stop := r.start(Config{Receivers: []Receiver{am}})
-	r.eventually("the alert", func() bool { return bodies() == 1 })
+	r.eventually("the alert", func() bool { return bodies() > 0 })
 	require.True(t, alert(0).EndsAt.After(time.Now().Add(time.Minute)))
 	stop()
-	_, stop = r.start(Config{Receivers: []Receiver{am}}) // it posts what is open at its start, and then every minute
-	r.eventually("the alert again", func() bool { return bodies() == 2 })
-	require.Equal(t, alert(0).Labels, alert(1).Labels)
-	require.Equal(t, alert(0).StartsAt, alert(1).StartsAt)
+	before := bodies()
+	r.start(Config{Receivers: []Receiver{am}}) // it posts what is open at its start, and then every minute
+	r.eventually("the alert again", func() bool { return bodies() > before })
+	again := alert(bodies() - 1)
+	require.Equal(t, alert(0).Labels, again.Labels)
+	require.Equal(t, alert(0).StartsAt, again.StartsAt)
+	require.True(t, again.EndsAt.After(time.Now().Add(time.Minute)))
 	r.resolve(fp)
-	r.eventually("the end of the alert", func() bool { return bodies() == 3 })
-	require.Equal(t, alert(0).Labels, alert(2).Labels)
-	require.False(t, alert(2).EndsAt.After(time.Now()))
-	stop()
+	r.eventually("the end of the alert", func() bool { return !alert(bodies() - 1).EndsAt.After(time.Now()) })
+	require.Equal(t, alert(0).Labels, alert(bodies()-1).Labels)
 }
 
 func TestNotifier_AnOpenBreakerIsAnIncident(t *testing.T) {

@@ -174,9 +174,20 @@ join leat_control.incident_standings s on s.fingerprint = n.fingerprint and s.ep
 where n.receiver = $1 and s.state not in ('resolved', 'muted') and n.kind <> 'closed' and n.state = 'sent'
 order by n.fingerprint, n.seq desc`
 
-// refresh posts the alerts that are open.
+// refresh posts the alerts that are open, unless another notifier serves the receiver just now: an alert that it ends must not be
+// told as open after that.
 func (n *Notifier) refresh(ctx context.Context, s *sender) error {
-	rows, err := n.cfg.DB.Query(ctx, selectOpen, s.Name)
+	return pgx.BeginFunc(ctx, n.cfg.DB, func(tx pgx.Tx) error {
+		var mine bool
+		if err := tx.QueryRow(ctx, tryServe, s.Name).Scan(&mine); err != nil || !mine {
+			return err
+		}
+		return n.postOpen(ctx, tx, s)
+	})
+}
+
+func (n *Notifier) postOpen(ctx context.Context, tx pgx.Tx, s *sender) error {
+	rows, err := tx.Query(ctx, selectOpen, s.Name)
 	if err != nil {
 		return fmt.Errorf("reading open alerts: %w", err)
 	}

@@ -21,7 +21,7 @@ func (n *Notifier) look(ctx context.Context) error {
 	if err := n.breakers(ctx); err != nil {
 		return err
 	}
-	list, err := incidents.Candidates(ctx, n.cfg.DB)
+	list, err := incidents.Candidates(ctx, n.cfg.DB, n.cfg.Policy)
 	if err != nil {
 		return err
 	}
