@@ -134,6 +134,7 @@ type table struct {
 	name   string
 	prefix string
 	fail   atomic.Pointer[error]
+	gate   atomic.Pointer[chan struct{}] // holds up Apply until it is closed, after the rows are written
 }
 
 func (p *table) Name() string            { return p.name }
@@ -148,6 +149,9 @@ func (p *table) Apply(ctx context.Context, tx pgx.Tx, recs []*kgo.Record) error 
 			id := index.TopicID(ctx, recs[i].Topic)
 			return []any{p.name, recs[i].Topic, recs[i].Partition, recs[i].Offset, id, string(recs[i].Value)}, nil
 		}))
+	if gate := p.gate.Load(); gate != nil {
+		<-*gate
+	}
 	return err
 }
 
@@ -292,6 +296,7 @@ func TestIndex_IsFencedByItsPositions(t *testing.T) {
 	r := newRig(t, testenv.Kafka(t))
 	topic := r.create("t", 1, nil)
 	c := r.config(&table{name: "seen", prefix: r.prefix})
+	c.Refresh = 10 * time.Minute // it is the next batch that must notice
 	r.start(c)
 	r.produce(topic, 10)
 	r.caughtUp(c)
@@ -338,6 +343,36 @@ func TestRebuild_EqualsWhatWas(t *testing.T) {
 		require.Len(t, entries, 5)
 		require.Equal(t, "projection seen", entries[0].Object)
 	})
+}
+
+// TestRebuild_WaitsForTheTransactionInFlight: rows that it cannot see yet must not outlive the positions.
+func TestRebuild_WaitsForTheTransactionInFlight(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testenv.Kafka(t))
+	topic := r.create("t", 1, nil)
+	p := &table{name: "seen", prefix: r.prefix}
+	c := r.config(p)
+	r.start(c)
+	r.produce(topic, 10)
+	r.caughtUp(c)
+	gate := make(chan struct{})
+	p.gate.Store(&gate)
+	r.produce(topic, 10)
+	waiting := func(n int) bool {
+		var got int
+		require.NoError(t, r.db.QueryRow(t.Context(), `select count(*) from pg_stat_activity
+			where datname = current_database() and (wait_event_type = 'Lock' or state = 'idle in transaction')`).Scan(&got))
+		return got == n
+	}
+	eventually(t, "the index to hold its transaction open", func() bool { return waiting(1) })
+	rebuilt := make(chan error, 1)
+	go func() { rebuilt <- index.Rebuild(t.Context(), r.db, audit.Operator{Name: "ana", Reason: "a test"}, p) }()
+	eventually(t, "the rebuild to wait", func() bool { return waiting(2) })
+	p.gate.Store(nil)
+	close(gate)
+	require.NoError(t, <-rebuilt)
+	r.caughtUp(c)
+	require.Equal(t, r.records(topic), r.rows("seen"))
 }
 
 // TestIndex_BeginsATopicAnewThatWasMadeAnew deletes a topic and makes one of the same name.
