@@ -48,7 +48,7 @@ func pipeline() Dashboard {
 			}},
 			{"Operators", []Panel{
 				graph("Paused", "short", "Stages that are paused by order, and tenants of them.", q(`max by (stage) (leat_paused{stage=~"$stage"})`, "{{stage}}"),
-					q(`max by (stage) (leat_paused_tenants{stage=~"$stage"})`, "tenants of {{stage}}")),
+					q(`max by (stage) (leat_paused_tenants{stage=~"$stage"})`, "tenants of {{stage}}"), q(`max by (source) (leat_relay_paused)`, "source {{source}}")),
 				{Title: "Versions", Kind: "table", Unit: "short", Queries: []Query{q(`count by (version, go_version) (leat_build_info)`, "")}},
 			}},
 		},

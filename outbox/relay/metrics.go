@@ -23,6 +23,7 @@ type metrics struct {
 	lag          *prometheus.GaugeVec
 	running      *prometheus.GaugeVec
 	refused      *prometheus.GaugeVec
+	paused       *prometheus.GaugeVec
 	owned        prometheus.Gauge
 	batchRows    prometheus.Histogram
 	readSeconds  prometheus.Histogram
@@ -52,6 +53,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		running: gauge("leat_relay_running", "1 while the owned source can be relayed, 0 while it waits for something.", "source"),
 		refused: gauge("leat_relay_refused",
 			"1 while the cursor is refused, because it does not belong to the database as it is, and an operator must decide.", "source"),
+		paused: gauge("leat_relay_paused", "1 while the source is paused by order, or the orders are not known.", "source"),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "leat_relay_owned_sources", Help: "Sources that the group has assigned to this process.",
 		}),
@@ -61,7 +63,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		sendSeconds: histogram("leat_relay_transaction_seconds", "Time from the first record to the commit of a transaction.",
 			prometheus.ExponentialBuckets(0.001, 2, 16)),
 	}
-	reg.MustRegister(m.rows, m.lateRows, m.deadLetters, m.transactions, m.fenced, m.lag, m.running, m.refused, m.owned, m.batchRows, m.readSeconds,
+	reg.MustRegister(m.rows, m.lateRows, m.deadLetters, m.transactions, m.fenced, m.lag, m.running, m.refused, m.paused, m.owned, m.batchRows, m.readSeconds,
 		m.sendSeconds)
 	return m
 }

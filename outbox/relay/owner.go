@@ -193,6 +193,7 @@ func (o *owner) stop(rs []*running, lost bool) {
 		delete(o.running, r.spec.Name)
 		o.metrics.running.DeleteLabelValues(r.spec.Name)
 		o.metrics.refused.DeleteLabelValues(r.spec.Name)
+		o.metrics.paused.DeleteLabelValues(r.spec.Name)
 		o.metrics.lag.DeleteLabelValues(r.spec.Name)
 	}
 	o.metrics.owned.Set(float64(len(o.running)))

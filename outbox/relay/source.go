@@ -193,6 +193,7 @@ func (s *source) set(st state, err error) {
 	}
 	s.metrics.running.WithLabelValues(s.spec.Name).Set(is(stateRunning))
 	s.metrics.refused.WithLabelValues(s.spec.Name).Set(is(stateRefused))
+	s.metrics.paused.WithLabelValues(s.spec.Name).Set(is(statePaused))
 	switch {
 	case !changed:
 	case err == nil:
