@@ -253,6 +253,7 @@ func parkedOrderCommand(e *env, action, short, long string) *cobra.Command {
 	f.DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the owners of the partitions")
 	if action == "cancel" {
 		f.BoolVar(&yes, "yes", false, "I know that the records are dropped (needed)")
+		c.Example += " --yes"
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := required(c, "group"); err != nil {

@@ -1,33 +1,48 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 )
 
-// TestDocs_CommandsAreUnderstood: every `leat` command in a block of a page, and in the examples of --help, is one that the program
-// takes, with the flags and arguments that it has.
+// TestDocs_CommandsAreUnderstood: every `leat` command in a block of a page or runbook, and in the examples of --help, is one that the
+// program takes, with the flags that it needs and the arguments that it has. Between backticks, where it may be no more than a name, it
+// is one with such flags.
 func TestDocs_CommandsAreUnderstood(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
 	require.NoError(t, err)
+	runbooks, err := filepath.Glob(filepath.Join("..", "..", "docs", "runbooks", "*.md"))
+	require.NoError(t, err)
+	require.NotEmpty(t, runbooks)
+	pages = slices.Concat(pages, runbooks, []string{filepath.Join("..", "..", "README.md")})
+	mention := regexp.MustCompile("`(leat [^`]+)`")
 	block := regexp.MustCompile("(?s)```sh\n(.*?)```")
 	found := 0
-	for _, page := range append(pages, filepath.Join("..", "..", "README.md")) {
+	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		for _, b := range block.FindAllSubmatch(text, -1) {
 			found += understood(t, page, string(b[1]))
 		}
+		for _, m := range mention.FindAllSubmatch(block.ReplaceAll(text, nil), -1) {
+			if line := string(m[1]); !strings.ContainsAny(line, "|…") && !strings.Contains(line, "verify") { // leat dlq list|show is a pattern
+				_, err := parsed(strings.Fields(line)[1:])
+				require.NoError(t, err, "%s: %s", page, line)
+			}
+		}
 	}
-	require.Greater(t, found, 5, "commands in the pages")
+	require.Greater(t, found, 80, "commands in the pages")
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		understood(t, c.CommandPath()+" --help", c.Example)
@@ -44,7 +59,7 @@ func understood(t *testing.T, where, script string) (n int) {
 	words := regexp.MustCompile(`(?:"[^"]*"|'[^']*'|[^\s"'])+`)
 	for line := range strings.SplitSeq(strings.ReplaceAll(script, "\\\n", " "), "\n") {
 		args := words.FindAllString(line, -1)
-		if len(args) == 0 || args[0] != "leat" {
+		if len(args) == 0 || args[0] != "leat" || args[1] == "verify" {
 			continue
 		}
 		n++
@@ -56,13 +71,25 @@ func understood(t *testing.T, where, script string) (n int) {
 			}
 			args[i] = strings.NewReplacer(`"`, "", `'`, "").Replace(a)
 		}
-		c, rest, err := newRoot(&env{getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}).Find(args)
+		c, err := parsed(args)
 		require.NoError(t, err, "%s: %s", where, line)
-		require.NoError(t, c.ParseFlags(rest), "%s: %s", where, line)
-		if c.HasSubCommands() {
-			require.Empty(t, c.Flags().Args(), "%s: %s: no such command", where, line)
-		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			tried := c.Flags().Changed("dry-run") // and nobody asks why
+			require.True(t, f.Changed || tried || !strings.Contains(f.Usage, "(needed)"), "%s: %s: --%s is needed", where, line, f.Name)
+		})
 		require.NoError(t, c.ValidateArgs(c.Flags().Args()), "%s: %s", where, line)
 	}
 	return n
+}
+
+// parsed finds the command of a line and gives it its flags.
+func parsed(args []string) (*cobra.Command, error) {
+	c, rest, err := newRoot(&env{getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}).Find(args)
+	if err == nil {
+		err = c.ParseFlags(rest)
+	}
+	if err == nil && c.HasSubCommands() && c.Flags().NArg() > 0 {
+		err = fmt.Errorf("no command %s", c.Flags().Arg(0))
+	}
+	return c, err
 }
