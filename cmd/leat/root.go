@@ -74,6 +74,7 @@ Exit codes: 0 success; 1 an error, told on standard error; 2 the command line ca
 		offsetsCommand(e),
 		incidentsCommand(e),
 		outcomesCommand(e),
+		verifyCommand(e),
 		auditCommand(e),
 		healthCommand(e),
 	)

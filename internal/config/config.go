@@ -28,6 +28,7 @@ type Config struct {
 	Incidents Incidents `yaml:"incidents"`
 	Notify    Notify    `yaml:"notify"`
 	Redrive   Redrive   `yaml:"redrive"`
+	Verify    Verify    `yaml:"verify"`
 	HTTP      HTTP      `yaml:"http"`
 	Log       Log       `yaml:"log"`
 	Tracing   Tracing   `yaml:"tracing"`
@@ -166,6 +167,17 @@ type Receiver struct {
 	Template    string   `yaml:"template"`     // file with a Go template of the body; not of alertmanager
 	MinSeverity string   `yaml:"min_severity"` // warning (default), error or critical
 	Tenants     []string `yaml:"tenants"`      // only of these; default all
+}
+
+// Verify says when delivery is verified, and who vouches for the reports.
+type Verify struct {
+	Every  time.Duration `yaml:"every"`  // between two verifications of a source; default 1h
+	Window time.Duration `yaml:"window"` // how much of the outbox each of them covers; default 24h
+	Lag    time.Duration `yaml:"lag"`    // how long before now the window ends; default 5m
+	Keep   time.Duration `yaml:"keep"`   // of reports in the control database; default 400 days
+
+	SigningKeyFile string `yaml:"signing_key_file"` // of `leat verify keygen`; without it reports are not signed
+	Directory      string `yaml:"directory"`        // where reports are also written as files
 }
 
 // HTTP is where metrics and health are served.

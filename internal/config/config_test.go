@@ -115,7 +115,7 @@ func TestParse_Problems(t *testing.T) {
 		{"kafka: [", "1: sequence end token ']' not found"},
 		{"kafka:\n  brokers: a:1\n---\nlog: {}", "4: a second YAML document; write one document"},
 		{"sorces: []", "1: sorces: unknown key; did you mean sources?"},
-		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, incidents, notify, redrive, http, log, tracing"},
+		{"zebra: 1", "1: zebra: unknown key; known keys here: kafka, sources, control, relay, normalize, publish, retry, index, incidents, notify, redrive, verify, http, log, tracing"},
 		{"log:\n  level: info\n  level: warn", "3: log.level: occurs twice, first on line 2; remove one"},
 		{"log: info", "1: log: is not a section; write its keys on lines of their own: level, format"},
 		{"log:\n  level: [info]", "2: log.level: is not a single value; write a text"},

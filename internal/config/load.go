@@ -35,7 +35,7 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 // resolve makes relative paths relative to the directory of the file: where a process is started says nothing.
 func (c *Config) resolve(dir string) {
 	t := &c.Kafka.TLS
-	paths := []*string{&c.Normalize.Mappings, &t.CAFile, &t.CertFile, &t.KeyFile}
+	paths := []*string{&c.Normalize.Mappings, &t.CAFile, &t.CertFile, &t.KeyFile, &c.Verify.SigningKeyFile, &c.Verify.Directory}
 	for i := range c.Notify.Receivers {
 		paths = append(paths, &c.Notify.Receivers[i].Template)
 	}
@@ -117,6 +117,10 @@ func (c *Config) setDefaults() {
 		r.MinSeverity = cmp.Or(r.MinSeverity, "warning")
 	}
 	c.Redrive.MaxReplays = cmp.Or(c.Redrive.MaxReplays, 3)
+	c.Verify.Every = cmp.Or(c.Verify.Every, time.Hour)
+	c.Verify.Window = cmp.Or(c.Verify.Window, 24*time.Hour)
+	c.Verify.Lag = cmp.Or(c.Verify.Lag, 5*time.Minute)
+	c.Verify.Keep = cmp.Or(c.Verify.Keep, 400*24*time.Hour)
 	c.HTTP.Listen = cmp.Or(c.HTTP.Listen, "127.0.0.1:9464")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "json")

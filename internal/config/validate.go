@@ -67,6 +67,10 @@ func (c *Config) validate() Problems {
 	v.url("control.url", c.Control.URL)
 	v.incidents()
 	v.notify()
+	v.duration("verify.every", c.Verify.Every, time.Minute)
+	v.duration("verify.window", c.Verify.Window, time.Minute)
+	v.duration("verify.lag", c.Verify.Lag, 0)
+	v.duration("verify.keep", c.Verify.Keep, 24*time.Hour)
 	v.process()
 	v.tracing()
 	return v.problems

@@ -131,13 +131,7 @@ func (s *Status) look(ctx context.Context, src Source, cur *cursor) error {
 	c := newCursor(src.Name, identity{})
 	if cur != nil {
 		c = *cur
-		s.Position = &Position{
-			LastID: c.Last, LastEvent: c.LastEvent, Snapshot: c.Snapshot.String(), Rows: c.Rows, WrittenAt: c.WrittenAt, Epoch: c.Epoch,
-			Adopted: c.Adopted,
-		}
-		if c.Pass != nil {
-			s.Position.LatePass = c.Pass.Through
-		}
+		s.Position = cur.public()
 	}
 	conn, err := pgx.Connect(ctx, src.URL)
 	if err != nil {

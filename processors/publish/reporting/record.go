@@ -114,6 +114,9 @@ func (r *record) decodeBody(value []byte) error {
 	return nil
 }
 
+// ContentHash is what a link row keeps of the value of a finance record; of nil for a deletion.
+func ContentHash(value []byte) [16]byte { return hash(value) }
+
 // hash tells contents apart. Payloads are written compactly and with their properties in the order of the contract, so
 // equal content has equal bytes.
 func hash(content []byte) (sum [16]byte) {
