@@ -179,13 +179,14 @@ func (w *work) carryOut(st *settling, offset int64) bool {
 	return true
 }
 
-// retryNow makes a head due. Its order stays with it over its attempts, so that the order given again does not hurry it again.
+// retryNow makes a head due. Its order stays with it over its attempts, so that the order given again does not hurry it again. Its
+// disposition is no longer that of a failed attempt: who counts those on the retry topic has counted this one.
 func (w *work) retryNow(st *settling, head *entry) {
 	if head.fail.Order == st.ID {
 		return
 	}
 	f := head.fail
-	f.NotBefore, f.Order = time.Time{}, st.ID
+	f.NotBefore, f.Order, f.Disposition = time.Time{}, st.ID, topics.DispositionManual
 	e := newEntry(head.msg, f)
 	w.p.lot.put(e)
 	w.retryRecord(e)

@@ -53,7 +53,7 @@ type Disposition string
 const (
 	DispositionPermanent Disposition = "permanent"  // no retry can help
 	DispositionExhausted Disposition = "exhausted"  // the last attempt failed
-	DispositionManual    Disposition = "manual"     // an operator moved it
+	DispositionManual    Disposition = "manual"     // an operator moved it, or made it due
 	DispositionRetry     Disposition = "retry"      // parked: waits for its next attempt
 	DispositionBlockedBy Disposition = "blocked-by" // parked: waits behind an earlier record of its key
 	DispositionPaused    Disposition = "paused"     // parked: an operator has paused its tenant; no attempt was made
