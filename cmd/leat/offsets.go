@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -265,12 +266,16 @@ Kafka's kafka-consumer-groups.sh. Without --group: the groups of this installati
 	o := outputFlag(c)
 	groups := c.Flags().StringArrayP("group", "g", nil, "this group, also one of others; repeatable")
 	plan := c.Flags().String("plan", "", "the targets of this plan")
+	before := c.Flags().Bool("before", false, "with --plan: the offsets that apply found, to go back to when undo refuses")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *before && *plan == "" {
+			return &usageError{c.CommandPath(), errors.New("--before goes with --plan")}
+		}
 		a, err := e.load()
 		if err != nil {
 			return err
 		}
-		rows, err := a.OffsetsExport(c.Context(), *plan, *groups...)
+		rows, err := a.OffsetsExport(c.Context(), *plan, *before, *groups...)
 		if err != nil {
 			return err
 		}

@@ -197,15 +197,19 @@ func (a *App) OffsetsList(ctx context.Context, groups ...string) (l OffsetsList,
 // OffsetsRows are offsets as Kafka's tool writes and reads them.
 type OffsetsRows []offsets.Row
 
-// OffsetsExport returns the committed offsets of groups, or the targets of a plan.
-func (a *App) OffsetsExport(ctx context.Context, plan string, groups ...string) (rows OffsetsRows, err error) {
+// OffsetsExport returns the committed offsets of groups, or the targets of a plan, or what its apply found before it wrote them.
+func (a *App) OffsetsExport(ctx context.Context, plan string, before bool, groups ...string) (rows OffsetsRows, err error) {
 	err = a.withOffsets(ctx, io.Discard, func(o *offsets.Offsets) (err error) {
 		if plan == "" {
 			rows, err = o.Export(ctx, groups...)
 			return err
 		}
 		p, err := o.Get(ctx, plan)
-		if err == nil {
+		switch {
+		case err != nil:
+		case before:
+			rows, err = p.RowsBefore()
+		default:
 			rows = p.Rows()
 		}
 		return err

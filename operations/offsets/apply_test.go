@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/audit"
@@ -75,8 +78,17 @@ func TestUndo_RefusesWhenTheGroupHasReadOn(t *testing.T) {
 	b.apply(p)
 	b.commit(0, 4)
 	_, err = b.Undo(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
-	require.EqualError(t, err, b.topic+"/0: the group stands at 4, plan "+p.ID+" had put it at 0: it has gone on since; to move it, plan again")
+	require.EqualError(t, err, b.topic+"/0: the group stands at 4, plan "+p.ID+" had put it at 0: it has gone on since. "+
+		"To go back all the same, plan again: `leat offsets export --plan "+p.ID+" --before` writes the old offsets for --from-file")
 	require.Equal(t, []int64{4, -1}, b.committed())
+	p, err = b.Get(t.Context(), p.ID)
+	require.NoError(t, err)
+	back, err := p.RowsBefore()
+	require.NoError(t, err)
+	p = b.plan(offsets.Request{Group: b.group, Target: offsets.Target{File: back}})
+	require.Equal(t, int64(7), p.Partitions[0].Target)
+	_, err = p.RowsBefore()
+	require.EqualError(t, err, "plan "+p.ID+" is planned: it has not found offsets yet")
 }
 
 // TestApply_RefusesAPlanThatHasGoneStale moves each thing that a plan rests on.
@@ -213,5 +225,65 @@ func TestTargets_ResolveAsTheirNamesSay(t *testing.T) {
 		p := b.plan(r)
 		require.Len(t, p.Partitions, 2, name)
 		require.Equal(t, c.want, []int64{p.Partitions[0].Target, p.Partitions[1].Target}, name)
+	}
+}
+
+// TestApply_WaitsForATransactionThatCommitsOffsets has a member gone while its transaction is open: what it commits then must not be
+// overwritten unseen.
+func TestApply_WaitsForATransactionThatCommitsOffsets(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.write(b.topic, 0, 10)
+	b.commit(0, 4)
+	said := make(chan string, 64)
+	b.cfg.Progress = func(format string, _ ...any) { said <- format }
+	b.with(b.cfg)
+	end := b.pendingCommit(9)
+	p := b.plan(b.earliest())
+	require.Equal(t, int64(4), p.Partitions[0].Committed.Offset)
+	applied := make(chan error, 1)
+	go func() {
+		_, err := b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+		applied <- err
+	}()
+	for !strings.Contains(<-said, "is still open: waiting for its end") {
+		continue
+	}
+	end()
+	require.EqualError(t, <-applied, b.topic+"/0: the committed offset moved from 4 to 9 since the plan: plan again")
+	require.Equal(t, []int64{9, -1}, b.committed())
+}
+
+// pendingCommit commits an offset of partition 0 in a transaction that is open until end is called.
+func (b *bench) pendingCommit(offset int64) (end func()) {
+	b.t.Helper()
+	id, ctx := testenv.Name("tx"), b.t.Context()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.TransactionalID(id))
+	require.NoError(b.t, err)
+	b.t.Cleanup(cl.Close)
+	producer, epoch, err := cl.ProducerID(ctx)
+	require.NoError(b.t, err)
+	add := kmsg.NewPtrAddOffsetsToTxnRequest()
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = id, producer, epoch, b.group
+	added, err := add.RequestWith(ctx, cl)
+	require.NoError(b.t, err)
+	require.NoError(b.t, kerr.ErrorForCode(added.ErrorCode))
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.ProducerID, commit.ProducerEpoch, commit.Group, commit.Generation = id, producer, epoch, b.group, -1
+	partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	partition.Offset = offset
+	topic := kmsg.NewTxnOffsetCommitRequestTopic()
+	topic.Topic, topic.Partitions = b.topic, append(topic.Partitions, partition)
+	commit.Topics = append(commit.Topics, topic)
+	committed, err := commit.RequestWith(ctx, cl)
+	require.NoError(b.t, err)
+	require.NoError(b.t, kerr.ErrorForCode(committed.Topics[0].Partitions[0].ErrorCode))
+	return func() {
+		b.t.Helper()
+		request := kmsg.NewPtrEndTxnRequest()
+		request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Commit = id, producer, epoch, true
+		ended, err := request.RequestWith(ctx, cl)
+		require.NoError(b.t, err)
+		require.NoError(b.t, kerr.ErrorForCode(ended.ErrorCode))
 	}
 }

@@ -159,11 +159,35 @@ func (o *Offsets) awaitEmpty(ctx context.Context, group string, timeout time.Dur
 	}
 }
 
-// committed returns what a group has committed; stable waits for transactions that are about to commit offsets.
+// unsettled is how long a transaction that commits offsets may stay open after its member has gone: twice the stages' own timeout.
+const unsettled = 80 * time.Second
+
+// committed returns what a group has committed. With stable it first waits for the end of transactions that commit offsets: of a member
+// that was killed, Kafka aborts it only when its time is over.
 func (o *Offsets) committed(ctx context.Context, group string, stable bool) (kadm.OffsetResponses, error) {
-	if stable {
-		ctx = kadm.RequireStable(ctx)
+	if !stable {
+		return o.fetchCommitted(ctx, group)
 	}
+	deadline := o.now().Add(unsettled)
+	for told := false; ; told = true {
+		commits, err := o.fetchCommitted(kadm.RequireStable(ctx), group)
+		if !errors.Is(err, kerr.UnstableOffsetCommit) {
+			return commits, err
+		}
+		if !o.now().Before(deadline) {
+			return nil, refuse(fmt.Sprintf("a transaction that commits offsets of group %s has been open for %s: "+
+				"find its owner with kafka-transactions.sh find-hanging", group, unsettled))
+		}
+		if !told {
+			o.progress("a transaction that commits offsets of group %s is still open: waiting for its end", group)
+		}
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (o *Offsets) fetchCommitted(ctx context.Context, group string) (kadm.OffsetResponses, error) {
 	commits, err := o.adm.FetchOffsets(ctx, group)
 	if err == nil {
 		err = commits.Error()

@@ -150,3 +150,17 @@ func (p *Plan) Rows() []Row {
 	}
 	return rows
 }
+
+// RowsBefore are the offsets that apply found, as rows for WriteCSV: the way back when the group has read on and undo refuses.
+func (p *Plan) RowsBefore() ([]Row, error) {
+	if p.Before == nil {
+		return nil, refuse(fmt.Sprintf("plan %s is %s: it has not found offsets yet", p.ID, p.State))
+	}
+	var rows []Row
+	for _, b := range p.Before {
+		if b.Commit != nil {
+			rows = append(rows, Row{p.Group, b.Topic, b.Partition, b.Commit.Offset})
+		}
+	}
+	return rows, nil
+}

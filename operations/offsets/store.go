@@ -25,7 +25,7 @@ func (o *Offsets) store(ctx context.Context, c Content) (*Plan, error) {
 	}
 	p := &Plan{ID: newID(), Hash: hashOf(text), State: Planned, Content: c}
 	if _, err := o.cfg.DB.Exec(ctx, insertPlan, p.ID, p.Hash, c.Group, c.Author, c.Reason, c.CreatedAt, c.ExpiresAt, string(text)); err != nil {
-		return nil, fmt.Errorf("storing the plan: %w", err)
+		return nil, fmt.Errorf("storing the plan: %w", hint(err))
 	}
 	return p, nil
 }
@@ -57,14 +57,14 @@ var ErrNoPlan = errors.New("there is no such plan; `leat offsets show` lists the
 func (o *Offsets) Get(ctx context.Context, id string) (*Plan, error) {
 	rows, err := o.cfg.DB.Query(ctx, selectPlan, id)
 	if err != nil {
-		return nil, fmt.Errorf("reading plan %s: %w", id, err)
+		return nil, fmt.Errorf("reading plan %s: %w", id, hint(err))
 	}
 	p, err := pgx.CollectExactlyOneRow(rows, scanPlan)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("plan %s: %w", id, ErrNoPlan)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading plan %s: %w", id, err)
+		return nil, fmt.Errorf("reading plan %s: %w", id, hint(err))
 	}
 	return p, nil
 }
@@ -73,11 +73,11 @@ func (o *Offsets) Get(ctx context.Context, id string) (*Plan, error) {
 func (o *Offsets) Plans(ctx context.Context, group string, limit int) ([]*Plan, error) {
 	rows, err := o.cfg.DB.Query(ctx, selectPlans, group, limit)
 	if err != nil {
-		return nil, fmt.Errorf("reading plans: %w", err)
+		return nil, fmt.Errorf("reading plans: %w", hint(err))
 	}
 	plans, err := pgx.CollectRows(rows, scanPlan)
 	if err != nil {
-		return nil, fmt.Errorf("reading plans: %w", err)
+		return nil, fmt.Errorf("reading plans: %w", hint(err))
 	}
 	return plans, nil
 }
@@ -94,4 +94,12 @@ func scanPlan(row pgx.CollectableRow) (*Plan, error) {
 		return nil, fmt.Errorf("plan %s was changed after it was made: its content no longer has its hash; plan again", p.ID)
 	}
 	return &p, json.Unmarshal([]byte(content), &p.Content)
+}
+
+// hint adds the remedy where a migration is missing.
+func hint(err error) error {
+	if isUndefined(err) {
+		return fmt.Errorf("%w; run `leat migrate up control`", err)
+	}
+	return err
 }

@@ -42,8 +42,8 @@ func (p *Plan) undoMoved(commits kadm.OffsetResponses, facts []Facts, _ bool) (p
 		case f.TopicID != p.Partitions[i].TopicID:
 			problems = append(problems, fmt.Sprintf("topic %s was made anew since plan %s was applied: nothing to go back to", f.Topic, p.ID))
 		case !sameOffset(now, after.Commit):
-			problems = append(problems, fmt.Sprintf("%s: the group stands at %s, plan %s had put it at %s: it has gone on since; to move it, plan again",
-				f.name(), now, p.ID, after.Commit))
+			problems = append(problems, fmt.Sprintf("%s: the group stands at %s, plan %s had put it at %s: it has gone on since. To go back all the same, plan again: "+
+				"`leat offsets export --plan %s --before` writes the old offsets for --from-file", f.name(), now, p.ID, after.Commit, p.ID))
 		}
 	}
 	return problems
