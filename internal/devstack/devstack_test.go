@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,4 +180,14 @@ func query(t *testing.T, address, sql string) string {
 	results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
 	require.NoError(t, err)
 	return string(results[len(results)-1].Rows[0][0])
+}
+
+// StartKafka tries another port when one that was free is taken before the broker listens: it must know that error.
+func TestStartKafka_SaysThatAPortIsTaken(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = devstack.StartKafka(t.Context(), devstack.KafkaOptions{Port: l.Addr().(*net.TCPAddr).Port})
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
 }

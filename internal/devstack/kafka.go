@@ -6,10 +6,12 @@ package devstack
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -29,12 +31,23 @@ type Kafka struct{ cluster *kfake.Cluster }
 
 // StartKafka starts a single broker on 127.0.0.1.
 func StartKafka(_ context.Context, o KafkaOptions) (*Kafka, error) {
-	port, err := o.Port, error(nil)
-	if port == 0 {
-		if port, err = FreePort(); err != nil {
+	if o.Port != 0 {
+		return startKafka(o, o.Port)
+	}
+	const tries = 10 // another process can take a free port before the broker does
+	for try := 1; ; try++ {
+		port, err := FreePort()
+		if err != nil {
 			return nil, err
 		}
+		k, err := startKafka(o, port)
+		if !errors.Is(err, syscall.EADDRINUSE) || try == tries {
+			return k, err
+		}
 	}
+}
+
+func startKafka(o KafkaOptions, port int) (*Kafka, error) {
 	// Kafka's Java tools fail on newer answers of these two requests, which kfake leaves partly empty.
 	// Stable, not Tip: with the versions of Tip kfake refuses every transactional record (INVALID_TXN_STATE).
 	versions := kversion.Stable()
