@@ -19,6 +19,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of goose
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/testenv"
@@ -439,6 +440,34 @@ func TestIndex_GoesOnWhereTheTopicBegins(t *testing.T) {
 	require.Contains(t, log.String(), "topics end before the position of the index")
 	all := r.records(topic)
 	require.Equal(t, all[len(all)-10:], r.rows("seen")[len(r.rows("seen"))-10:])
+}
+
+// TestIndex_PassesWhatWasCompactedAway reads a topic most of whose records are gone.
+func TestIndex_PassesWhatWasCompactedAway(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	t.Cleanup(fake.Close)
+	r := newRig(t, fake.ListenAddrs())
+	topic := r.create("t", 1, map[string]*string{"cleanup.policy": new("compact"), "delete.retention.ms": new("0")})
+	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...))
+	require.NoError(t, err)
+	defer cl.Close()
+	for _, value := range [][]byte{[]byte("x"), nil} {
+		for key := range 20 {
+			rec := &kgo.Record{Topic: topic, Key: []byte(strconv.Itoa(key)), Value: value}
+			require.NoError(t, cl.ProduceSync(t.Context(), rec).FirstErr())
+		}
+	}
+	fake.Compact()
+	c := r.config(&table{name: "seen", prefix: r.prefix})
+	r.start(c)
+	r.caughtUp(c)
+	require.Less(t, len(r.rows("seen")), 40, "compaction has taken some")
+	rec := &kgo.Record{Topic: topic, Key: []byte("1"), Value: []byte("new")}
+	require.NoError(t, cl.ProduceSync(t.Context(), rec).FirstErr())
+	r.caughtUp(c)
+	require.Contains(t, r.rows("seen"), fmt.Sprintf("%s/0/%d=new", topic, rec.Offset))
 }
 
 // TestIndex_AProjectionThatFailsHoldsUpNoOther shows that an error is told and tried again.

@@ -327,3 +327,41 @@ func BenchmarkJournal_Apply(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*batch/b.Elapsed().Seconds(), "records/s")
 }
+
+// BenchmarkIndex_Journal is the whole way from topics to rows.
+func BenchmarkIndex_Journal(b *testing.B) {
+	db, brokers, system := database(b), testenv.Kafka(b), testenv.Name("shop")
+	source := topics.Source(system, "invoice")
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.MaxBufferedRecords(100_000))
+	require.NoError(b, err)
+	defer cl.Close()
+	_, err = kadm.NewClient(cl).CreateTopics(b.Context(), 4, 1, nil, source)
+	require.NoError(b, err)
+	const records = 300_000
+	for i := range records {
+		id := uuid.Must(uuid.NewV7())
+		rec := event(source, 0, time.Now(), topics.Envelope{ID: id.String(), Subject: strconv.Itoa(i), Sequence: int64(i + 1)})
+		rec.Value = make([]byte, 400)
+		cl.Produce(b.Context(), rec, nil)
+	}
+	require.NoError(b, cl.Flush(b.Context()))
+	c := index.Config{
+		DB: db, Kafka: []kgo.Opt{kgo.SeedBrokers(brokers...)}, Projections: []index.Projection{journal.New(0)},
+		Topics: func(context.Context) ([]string, error) { return []string{source}, nil },
+	}
+	for b.Loop() {
+		x, err := index.New(c)
+		require.NoError(b, err)
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error, 1)
+		go func() { done <- x.Run(ctx) }()
+		for rows := 0; rows < records; {
+			<-time.After(20 * time.Millisecond)
+			require.NoError(b, db.QueryRow(b.Context(), `select coalesce(sum(next_offset), 0) from leat_control.positions`).Scan(&rows))
+		}
+		cancel()
+		require.NoError(b, <-done)
+		require.NoError(b, index.Rebuild(b.Context(), db, audit.Operator{Name: "ana", Reason: "again"}, c.Projections...))
+	}
+	b.ReportMetric(float64(b.N)*records/b.Elapsed().Seconds(), "records/s")
+}
