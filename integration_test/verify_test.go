@@ -276,17 +276,33 @@ func added(t *testing.T, amount string, cents int64) string {
 	return trimmed(fmt.Sprintf("%d.%02d", c/100, c%100))
 }
 
-// TestVerify_RaisesNoFalseAlarmWhileRecordsFlow verifies again and again under load, with failing records in between: what is in flight is
-// pending, never missing.
+// obstruct lets the target refuse changes of two invoices now and then, which parks them and what stands beside them.
+const obstruct = `
+create function obstruct() returns trigger language plpgsql as $$
+begin
+  if new.source_id in ('7', '13') and random() < 0.1 then
+    raise exception 'in the way' using errcode = 'serialization_failure';
+  end if;
+  return new;
+end $$;
+create trigger obstruct before insert or update on reporting.invoices for each row execute function obstruct()`
+
+// TestVerify_RaisesNoFalseAlarmWhileRecordsFlow verifies again and again under load, with records that fail, wait and are freed in between:
+// what is in flight is pending or parked, what is given up is dead, and nothing is missing.
 func TestVerify_RaisesNoFalseAlarmWhileRecordsFlow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
+	_, err := r.reporting.Exec(t.Context(), obstruct)
+	require.NoError(t, err)
 	l := newLedger()
 	stages := []*process{r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")}
 	stopWriting := l.keepWriting(t, r)
 	eventually(t, "the first rows in the books", func() bool { return len(r.booked()) > 0 })
 	waiting := 0
-	for range 8 {
+	const rounds = 8
+	for n := range rounds {
+		_, err := r.source.Exec(t.Context(), `select leat.emit($1, 'invoice', 'broken-' || $2::int, 'upsert', '{"invoice_id": "none"}')`, r.tenant, n)
+		require.NoError(t, err)
 		more := l.count() + 100
 		eventually(t, "more committed rows", func() bool { return l.count() > more })
 		rep := r.verify()
@@ -295,17 +311,27 @@ func TestVerify_RaisesNoFalseAlarmWhileRecordsFlow(t *testing.T) {
 		for _, total := range rep.Totals {
 			require.True(t, total.Equal, "%+v", total)
 		}
+		t.Logf("layers %+v", rep.Layers)
 		if rep.Waiting > 0 {
 			waiting++
 		}
 	}
 	require.Positive(t, waiting, "nothing was ever in flight: the test says nothing")
 	stopWriting()
+	_, err = r.reporting.Exec(t.Context(), "drop trigger obstruct on reporting.invoices")
+	require.NoError(t, err)
 	l.settled(t, r)
-	complete(t, r.verify(), l.count(), len(l.latest))
 	for _, p := range stages {
 		p.stop()
 	}
+	rep := r.verify()
+	require.Empty(t, rep.Listed)
+	require.Equal(t, int64(rounds), rep.Waiting, "%+v", rep.Layers)
+	require.Equal(t, int64(rounds), rep.Layers[1].Dead)
+	require.Equal(t, int64(l.count()), rep.Layers[1].Matched)
+	require.Len(t, rep.Open, rounds)
+	require.Equal(t, "dead", rep.Open[0].State)
+	require.Equal(t, "leat trace "+r.tenant+"/"+r.system+"/broken-0", rep.Open[0].Trace)
 }
 
 // TestVerify_IsCleanAfterAHundredKills kills relay, normalize and publish a hundred times with SIGKILL while rows are written.

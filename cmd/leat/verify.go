@@ -136,10 +136,10 @@ have and ` + "`leat verify check`" + ` needs. Keep both: a report can be checked
 func verifyRunCommand(e *env) *cobra.Command {
 	return runCommand(e, &cobra.Command{
 		Short: "Verify all sources again and again, and keep the reports",
-		Long: `Verifies each source every verify.every: the changes of the last verify.window, up to verify.lag before now. Reports are kept in
-the control database (` + "`leat verify list`" + `) and, with verify.directory, as files. The metrics leat_verify_agrees,
-leat_verify_differences, leat_verify_waiting and leat_verify_age_seconds tell of the last one of each source. Of several processes each
-verification is made by one.`,
+		Long: `Verifies each source every verify.every: the changes of the last verify.window, up to verify.lag before now. Reports are
+kept in the control database (` + "`leat verify list`" + `) and, with verify.directory, as files. The metrics leat_verify_agrees,
+leat_verify_differences, leat_verify_waiting and leat_verify_age_seconds tell of the last one of each source. Of several
+processes each verification is made by one.`,
 		Example: "  leat verify run",
 	}, (*app.App).RunVerify)
 }

@@ -207,9 +207,6 @@ func (v *run) enterOutput(o *output) (mine, known bool) {
 			return false, true
 		}
 		r.state |= strayed
-		if r.copies == 0 && r.is(undelivered) {
-			return true, true // its source record came after the source topics were looked at
-		}
 	}
 	return true, false
 }
