@@ -95,7 +95,9 @@ func TestRunner_LeavesItsGroupByOrder(t *testing.T) {
 				<-release
 				return h.Handle(ctx, batch)
 			}))
-			cfg.StaticMember = static
+			if cfg.StaticMember = static; static {
+				cfg.SessionTimeout = 5 * time.Minute // it must leave, not be forgotten
+			}
 			r := start(t, cfg)
 			<-entered
 			r.Obey(processors.Orders{Leave: "offsets apply, by ana"})

@@ -172,10 +172,12 @@ func (w *work) carryOut(st *settling, offset int64) bool {
 		}
 		w.deadLetter(&e.msg, f)
 		w.countDead(&f)
+		w.count("manual")
+	case ParkedCancel:
+		w.count("cancelled")
 	}
 	w.p.lot.remove(offset)
 	w.tombstone(offset, st.ID)
-	w.count(string(st.Action))
 	return true
 }
 

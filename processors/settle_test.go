@@ -135,6 +135,37 @@ func TestSettle_AnOrderThatHurriedAKeyDoesNotHurryItAgain(t *testing.T) {
 	require.Equal(t, 2, h.times("acme/test/0", "0"))
 }
 
+// TestSettle_WhatIsCancelledIsNotHandledInTheSameTransaction lets a record become due and be cancelled while a batch is in flight.
+func TestSettle_WhatIsCancelledIsNotHandledInTheSameTransaction(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 1)
+	entered, release := make(chan struct{}), make(chan struct{})
+	h := &copier{out: b.out, fail: func(m processors.Message) error {
+		if string(m.Value) == "slow" {
+			close(entered)
+			<-release
+		}
+		return nil
+	}}
+	cfg := b.config(h)
+	cfg.AwaitOrders = true
+	r := start(t, cfg)
+	r.Obey(processors.Orders{Tenants: map[string]string{"acme": "wait"}})
+	b.produce(input{"acme/test/1", "cancelled"}, input{"acme/test/2", "kept"})
+	eventually(t, "parked", func() bool { return r.metric("leat_records_total", "paused") == 2 })
+	b.produce(input{"globex/test/1", "slow"})
+	<-entered
+	r.Obey(processors.Orders{}) // from now on both are due
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := r.Settle(ctx, b.order("c", processors.ParkedCancel, 0))
+	require.ErrorIs(t, err, context.DeadlineExceeded, "it waits for the batch in flight")
+	close(release)
+	b.requireExact([]input{{"globex/test/1", "slow"}, {"acme/test/2", "kept"}})
+	require.Equal(t, processors.Settled{Applied: 1}, r.settle(b.order("c", processors.ParkedCancel, 0)))
+	require.Zero(t, h.times("acme/test/1", "cancelled"), "the handler never saw it")
+}
+
 func TestSettle_ByWhomItIsNotOwned(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 1)

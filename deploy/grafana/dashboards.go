@@ -36,7 +36,7 @@ func pipeline() Dashboard {
 				graph("Too late, of the last hour", "percentunit", "The objective: at most 1 % later than 60 s.",
 					q(`1 - sum by (stage) (rate(leat_end_to_end_seconds_bucket{stage=~"$stage", le=~"60(\\.0)?"}[1h])) / (sum by (stage) (rate(leat_end_to_end_seconds_count{stage=~"$stage"}[1h])) > 0)`, "{{stage}}")),
 				graph("Given up, of the last hour", "percentunit", "The objective: at most 0.1 %.",
-					q(`sum by (stage) (rate(leat_records_total{stage=~"$stage", outcome="dead_letter"}[1h])) / (sum by (stage) (rate(leat_records_total{stage=~"$stage", outcome!~"parked|retry"}[1h])) > 0)`, "{{stage}}")),
+					q(`sum by (stage) (rate(leat_records_total{stage=~"$stage", outcome="dead_letter"}[1h])) / (sum by (stage) (rate(leat_records_total{stage=~"$stage", outcome!~"parked|retry|paused"}[1h])) > 0)`, "{{stage}}")),
 			}},
 			{"Flow", []Panel{
 				graph("Rows relayed", "ops", "", q(`sum by (source) (rate(leat_relay_rows_total[$__rate_interval]))`, "{{source}}")),
