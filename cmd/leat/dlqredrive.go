@@ -24,8 +24,8 @@ Try it first: --dry-run hands the letters to the handlers of this configuration,
 succeed, what would become of them, and why the others would fail.
 
 Each letter is moved once, whatever is killed and whoever redrives at the same time. Interrupted (Ctrl-C) it stops after its
-transaction; --resume goes on with it, --cancel gives the rest up. What fails again is a new letter. A record that was redriven
-redrive.max_replays times is refused unless --force is given.
+transaction; --resume goes on with it, --cancel gives the rest up. What fails again is a new letter; when most of what was moved
+does, it stops too. A record that was redriven redrive.max_replays times is refused unless --force is given.
 
 --edit and --set-header change the one letter that is named, if redrive.allow_edit is on: the letter itself stays as it is, the
 redrive keeps the difference, and the changed record must pass the handler of now.`,
@@ -40,7 +40,7 @@ redrive keeps the difference, and the changed record must pass the handler of no
 	dry := f.Bool("dry-run", false, "say what it would come to, and change nothing")
 	f.IntVar(&r.Rate, "rate", 1000, "records a second")
 	f.IntVar(&r.Max, "max", 0, "so many records at most; 0: all that are selected")
-	f.BoolVar(&r.Force, "force", false, "also what was redriven too often, and an edited record that would fail")
+	f.BoolVar(&r.Force, "force", false, "also what was redriven too often, also if most fails again, or an edited record would")
 	resume := f.String("resume", "", "go on with this redrive")
 	cancel := f.String("cancel", "", "give up what this redrive has not moved")
 	edit := f.String("edit", "", "file with the new value of the one letter that is named")

@@ -18,7 +18,7 @@ type Request struct {
 	Selection Selection
 	Rate      int   // records a second; default 1000
 	Max       int   // of records; 0: all that are selected
-	Force     bool  // also those that were redriven too often; and an edited one that would fail
+	Force     bool  // also those that were redriven too often; an edited one that would fail; on, when most fails again
 	Edit      *Edit // changes the one letter that is selected; optional
 }
 

@@ -24,6 +24,8 @@ type mover struct {
 	o      *Office
 	job    string
 	client *kgo.Client // its transactional id is the job's: a newer process of the job fences this one
+	force  bool        // goes on even if everything fails again
+	judged time.Time
 }
 
 // item is one record to be moved: the newest of the letters that share its seq.
@@ -53,7 +55,7 @@ func (o *Office) newMover(ctx context.Context, job string) (*mover, error) {
 		client.Close()
 		return nil, fmt.Errorf("taking the transactional id of redrive %s: %w", job, err)
 	}
-	return &mover{o, job, client}, nil
+	return &mover{o: o, job: job, client: client}, nil
 }
 
 // run moves what has not been moved, at most rate records a second, until ctx ends. Whatever it returns, what was moved is known to
@@ -73,7 +75,7 @@ func (m *mover) run(ctx context.Context, j Job) error {
 		}
 		items, err := m.next(ctx, moved, j.Rate)
 		if err != nil || len(items) == 0 {
-			return err
+			return whenAlive(ctx, err)
 		}
 		// Begun, it is brought to its end: a cut-off commit would leave open whether it happened.
 		chunkCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
@@ -84,6 +86,9 @@ func (m *mover) run(ctx context.Context, j Job) error {
 		}
 		moved = items[len(items)-1].seq
 		m.o.progress(Progress{m.job, moved, j.Records, time.Since(start)})
+		if err := m.judge(ctx, first, moved, j.Records); err != nil {
+			return err
+		}
 		due := start.Add(time.Duration(float64(moved-first) / float64(j.Rate) * float64(time.Second)))
 		if moved < j.Records {
 			wait(ctx, time.Until(due))
@@ -93,6 +98,40 @@ func (m *mover) run(ctx context.Context, j Job) error {
 }
 
 var errInterrupted = errors.New("interrupted")
+
+// hopeless is how many records must be known to have failed again, and be more than half of those whose end is known, for a redrive to
+// stop: to go on would only make new dead letters of the old ones.
+const hopeless = 20
+
+const countEnds = `select count(*) filter (where d.state = 'failed_again'), count(*) filter (where d.state = 'resolved')
+  from leat_control.redrive_items i
+  join leat_control.dead_letters d on d.topic = i.topic and d.partition = i.partition and d."offset" = i."offset" and d.at = i.at
+ where i.job = $1 and i.seq > $2 and i.state in ('moved', 'settled')`
+
+// judge stops the redrive when most of what this process of it moved lately fails again. It knows as much as the index.
+func (m *mover) judge(ctx context.Context, first, moved, records int64) error {
+	if m.force || moved >= records || time.Since(m.judged) < 200*time.Millisecond {
+		return nil
+	}
+	var failed, resolved int64
+	if err := m.o.DB.QueryRow(ctx, countEnds, m.job, max(first, moved-10*fetchRecords)).Scan(&failed, &resolved); err != nil {
+		return whenAlive(ctx, fmt.Errorf("counting what fails again: %w", err))
+	}
+	m.judged = time.Now()
+	if failed >= hopeless && failed > resolved {
+		return fmt.Errorf("%d of the last %d records fail again: the cause is not gone; see `leat dlq list --job %s`, and --cancel the rest or --resume it",
+			failed, failed+resolved, m.job)
+	}
+	return nil
+}
+
+// whenAlive is err, or errInterrupted if it came of the end of ctx.
+func whenAlive(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
+}
 
 func wait(ctx context.Context, d time.Duration) {
 	if d <= 0 {

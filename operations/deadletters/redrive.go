@@ -37,7 +37,7 @@ func (r Request) Validate() error {
 //
 // Each letter is moved once, whatever is killed, and whoever else redrives at the same time: it is claimed in the database, and how
 // far the job has come is part of the Kafka transactions that move. When ctx ends, the transaction under way is finished and the
-// job is stopped; Resume goes on with it and Cancel gives the rest up. The returned job is what is known of it in any case but
+// job is stopped; so it is when most of what it has moved fails again. Resume goes on with it and Cancel gives the rest up. The returned job is what is known of it in any case but
 // when there is none.
 func (o *Office) Redrive(ctx context.Context, op audit.Operator, r Request) (Job, error) {
 	if err := errors.Join(op.Validate(), r.Validate()); err != nil {
@@ -64,7 +64,7 @@ func (o *Office) Redrive(ctx context.Context, op audit.Operator, r Request) (Job
 	if err != nil {
 		return Job{}, err
 	}
-	j, err := o.work(ctx, op, id)
+	j, err := o.work(ctx, op, id, r.Force)
 	j.NotRedriven = c.refusals
 	return j, err
 }
@@ -77,7 +77,7 @@ func (o *Office) Resume(ctx context.Context, op audit.Operator, id string) (Job,
 	if err := o.unfinished(ctx, id); err != nil {
 		return Job{}, err
 	}
-	return o.work(ctx, op, id)
+	return o.work(ctx, op, id, false)
 }
 
 func (o *Office) unfinished(ctx context.Context, id string) error {
@@ -91,8 +91,9 @@ func (o *Office) unfinished(ctx context.Context, id string) error {
 const startJob = `update leat_control.redrives set state = 'running', problem = '' where id = $1`
 
 // work moves what is left of a job and writes down how that ended.
-func (o *Office) work(ctx context.Context, op audit.Operator, id string) (j Job, err error) {
+func (o *Office) work(ctx context.Context, op audit.Operator, id string, force bool) (j Job, err error) {
 	err = o.withMover(ctx, id, func(m *mover, j Job) error {
+		m.force = force
 		if _, err := o.DB.Exec(ctx, startJob, id); err != nil {
 			return fmt.Errorf("starting redrive %s: %w", id, err)
 		}

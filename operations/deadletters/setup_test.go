@@ -46,6 +46,8 @@ type rig struct {
 
 	mu     sync.Mutex
 	stages map[string]*stage
+
+	runners map[string]*processors.Runner
 }
 
 // stage is a group's handler: it notes what it handles, and fails what is broken.
@@ -90,7 +92,7 @@ func newRig(t *testing.T, brokers []string) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, brokers: brokers, in: testenv.Name("source.test.in"), op: audit.Operator{Name: "ana", Reason: "the mapping is corrected"},
-		stages: map[string]*stage{},
+		stages: map[string]*stage{}, runners: map[string]*processors.Runner{},
 	}
 	url := testenv.Postgres(t)
 	old, err := sql.Open("pgx", url)
@@ -156,6 +158,7 @@ func (r *rig) group(broken func(m *processors.Message) error) (name string, s *s
 		Retry: processors.RetryPolicy{MaxAttempts: 2, Base: 10 * time.Millisecond, Max: 20 * time.Millisecond},
 	})
 	require.NoError(r.t, err)
+	r.runners[name] = runner
 	r.background(runner.Run)
 	return name, s
 }
