@@ -55,6 +55,11 @@ redrive keeps the difference, and the changed record must pass the handler of no
 		if r.Edit, err = readEdit(*edit, *headers); err != nil {
 			return &usageError{c.CommandPath(), err}
 		}
+		if !*dry {
+			if err := required(c, "reason"); err != nil {
+				return err
+			}
+		}
 		a, err := e.load()
 		if err != nil {
 			return err
@@ -65,9 +70,6 @@ redrive keeps the difference, and the changed record must pass the handler of no
 				return err
 			}
 			return e.print(*o, d)
-		}
-		if err := required(c, "reason"); err != nil {
-			return err
 		}
 		var j *app.DLQJob
 		switch {

@@ -57,7 +57,7 @@ func (j *DLQJob) WriteText(w io.Writer) error {
 		p.line("go on:    leat dlq redrive --resume %s --reason ...", j.ID)
 		p.line("give up:  leat dlq redrive --cancel %s --reason ...", j.ID)
 	case j.State == "done" && j.Moved > j.Resolved+j.Failed:
-		p.line("what becomes of them: leat dlq jobs %s, or leat dlq list --job %s", j.ID, j.ID)
+		p.line("what becomes of them: leat dlq jobs %s", j.ID)
 	}
 	return p.err
 }

@@ -52,6 +52,9 @@ func (l DLQList) WriteText(w io.Writer) error {
 		p.line("")
 		p.line("%s  %-12s  %s  %s", d.At.UTC().Format(time.DateTime), d.State, firstOf(d.Group, string(d.Format)), oneLine(d.KeyText(), 44))
 		p.line("  %s", strings.Join(about(d), "  "))
+		if d.Note != "" {
+			p.line("  note: %s", oneLine(d.Note, 90))
+		}
 		p.line("  %s", oneLine(firstOf(d.Code, d.Class)+": "+d.Message, 98))
 	}
 	if n := l.Total - int64(len(l.Letters)); n > 0 && len(l.Letters) > 0 {
@@ -67,9 +70,6 @@ func about(d *deadletters.Letter) []string {
 	}
 	if d.Owner != "" {
 		parts = append(parts, "owner "+d.Owner)
-	}
-	if d.Note != "" {
-		parts = append(parts, "note "+oneLine(d.Note, 40))
 	}
 	return parts
 }
