@@ -63,6 +63,8 @@ func TestUsageErrors_SayWhatIsWrongAndExitWith2(t *testing.T) {
 		{[]string{"dev", "--onse"}, "unknown flag: --onse (see `leat dev --help`)"},
 		{[]string{"dev", "-o", "xml"}, "invalid argument \"xml\" for \"-o, --output\" flag: want text or json (see `leat dev --help`)"},
 		{[]string{"dev", "now"}, "unknown command \"now\" for \"leat dev\" (see `leat dev --help`)"},
+		{[]string{"trace"}, "accepts 1 arg(s), received 0 (see `leat trace --help`)"},
+		{[]string{"index", "rebuild", "journal"}, "--reason is needed (see `leat index rebuild --help`)"},
 		{[]string{"mapping", "test"}, "accepts 1 arg(s), received 0 (see `leat mapping test --help`)"},
 		{[]string{"migrate", "up", "books"}, "invalid argument \"books\" for \"leat migrate up\" (see `leat migrate up --help`)"},
 		{[]string{"migrate", "down", "reporting"}, "--yes is needed (see `leat migrate down --help`)"},

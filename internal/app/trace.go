@@ -224,4 +224,19 @@ func writeVersions(line func(string, ...any), r *trace.Report) {
 		}
 		line("  %s\trow %d\t%s\t%s\tevent %s", v.ChangedAt.UTC().Format("2006-01-02 15:04:05.000"), v.Sequence, v.Topic, what, v.EventID)
 	}
+	if others := otherEntities(r.Versions); len(others) > 0 {
+		line("records of other entities have the same key; follow one of them with --entity %s", strings.Join(others, ", --entity "))
+	}
+}
+
+// otherEntities are the source entities of versions that the newest is not of.
+func otherEntities(versions []trace.Version) []string {
+	entity := func(v trace.Version) string { return v.Topic[strings.LastIndexByte(v.Topic, '.')+1:] }
+	var others []string
+	for _, v := range versions {
+		if strings.HasPrefix(v.Topic, "source.") && entity(v) != entity(versions[0]) && !slices.Contains(others, entity(v)) {
+			others = append(others, entity(v))
+		}
+	}
+	return others
 }
