@@ -20,7 +20,7 @@ func (p OffsetsPlan) WriteText(w io.Writer) error {
 	line("plan %s: group %s, %s", p.ID, p.Group, p.Target)
 	line("  state\t%s", planState(p.Plan))
 	line("  reason\t%s (%s, %s)", p.Reason, p.Author, stamp(p.CreatedAt))
-	line("  group\t%s, %d members, %s protocol", p.GroupState, len(p.Members), p.Protocol)
+	line("  group\t%s, %d members", groupState(p.GroupState), len(p.Members))
 	line("  parked\t%s", p.Parked)
 	line("")
 	line("PARTITION\tCOMMITTED\tTARGET\tLOG START\tSTABLE\tEND\tRECORDS\tBYTES\tPARKED\tDEAD\tMARGIN")
@@ -69,6 +69,14 @@ func planState(p *offsets.Plan) string {
 		return "failed: " + p.Problem
 	}
 	return string(p.State)
+}
+
+// groupState is Kafka's own word, but for the one that says there is no group: people take "dead" for an alarm.
+func groupState(s string) string {
+	if s == "Dead" {
+		return "unknown to Kafka"
+	}
+	return s
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -190,7 +198,7 @@ func (l OffsetsList) WriteText(w io.Writer) error {
 		if i > 0 {
 			line("")
 		}
-		line("group %s: %s, %d members", g.Group, g.State, len(g.Members))
+		line("group %s: %s, %d members", g.Group, groupState(g.State), len(g.Members))
 		for _, m := range g.Members {
 			line("  member\t%s", m)
 		}

@@ -41,8 +41,23 @@ type groupInfo struct {
 func (g *groupInfo) exists() bool { return g.State != noGroup }
 func (g *groupInfo) active() bool { return len(g.Members) > 0 || g.exists() && g.State != "Empty" }
 
+// steady asks again while Kafka says that it will soon be able to answer: its coordinator moves or is busy, a leader changes. It is for
+// questions only.
+func steady[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	for tries := 0; ; tries++ {
+		v, err := ask()
+		if err == nil || tries == 40 || !isMoved(err) || errors.Is(err, kerr.UnstableOffsetCommit) || wait(ctx, 250*time.Millisecond) != nil {
+			return v, err
+		}
+	}
+}
+
 // describe asks for a group of either protocol.
 func (o *Offsets) describe(ctx context.Context, group string) (groupInfo, error) {
+	return steady(ctx, func() (groupInfo, error) { return o.describeOnce(ctx, group) })
+}
+
+func (o *Offsets) describeOnce(ctx context.Context, group string) (groupInfo, error) {
 	classic, err := o.adm.DescribeGroups(ctx, group)
 	if err != nil {
 		return groupInfo{}, fmt.Errorf("describing group %s: %w", group, err)
@@ -67,6 +82,9 @@ func (o *Offsets) describe(ctx context.Context, group string) (groupInfo, error)
 // describeNext asks for a group of the protocol of KIP-848, and then whether there is a group of that name at all.
 func (o *Offsets) describeNext(ctx context.Context, group string) (groupInfo, error) {
 	next, err := o.adm.DescribeConsumerGroups(ctx, group)
+	if err := errors.Join(err, next[group].Err); isMoved(err) { // others say that the broker or the group is of another kind
+		return groupInfo{}, fmt.Errorf("describing group %s: %w", group, err)
+	}
 	if g, ok := next[group]; err == nil && ok && g.Err == nil && g.State != noGroup && g.State != "" {
 		info := groupInfo{State: g.State, Protocol: "consumer"}
 		for _, m := range g.Members {
@@ -188,10 +206,13 @@ func (o *Offsets) committed(ctx context.Context, group string, stable bool) (kad
 }
 
 func (o *Offsets) fetchCommitted(ctx context.Context, group string) (kadm.OffsetResponses, error) {
-	commits, err := o.adm.FetchOffsets(ctx, group)
-	if err == nil {
-		err = commits.Error()
-	}
+	commits, err := steady(ctx, func() (kadm.OffsetResponses, error) {
+		commits, err := o.adm.FetchOffsets(ctx, group)
+		if err == nil {
+			err = commits.Error()
+		}
+		return commits, err
+	})
 	if errors.Is(err, kerr.GroupIDNotFound) {
 		return kadm.OffsetResponses{}, nil
 	}

@@ -120,6 +120,10 @@ func (o *Offsets) partitions(ctx context.Context, wanted map[string][]int32) ([]
 
 // facts asks Kafka about partitions.
 func (o *Offsets) facts(ctx context.Context, ps []tp, commits kadm.OffsetResponses) ([]Facts, error) {
+	return steady(ctx, func() ([]Facts, error) { return o.factsOnce(ctx, ps, commits) })
+}
+
+func (o *Offsets) factsOnce(ctx context.Context, ps []tp, commits kadm.OffsetResponses) ([]Facts, error) {
 	names := topicNames(ps)
 	details, err := o.adm.ListTopics(ctx, names...)
 	if err != nil {

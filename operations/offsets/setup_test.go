@@ -12,6 +12,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/testenv"
@@ -33,6 +34,7 @@ type bench struct {
 	topic, group string
 	op           audit.Operator
 	cfg          offsets.Config
+	fake         *kfake.Cluster // of onFake
 }
 
 func setup(t *testing.T) *bench {

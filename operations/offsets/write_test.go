@@ -19,7 +19,7 @@ func onFake(t *testing.T, refusal *kerr.Error) (b *bench, intercept func()) {
 	t.Helper()
 	b = setup(t)
 	fake := testenv.FakeCluster(t)
-	b.brokers = fake.Brokers()
+	b.brokers, b.fake = fake.Brokers(), fake.Cluster()
 	var err error
 	b.cl, err = kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(t, err)
@@ -89,4 +89,26 @@ func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
 	entries, err := audit.List(t.Context(), b.db, audit.Filter{Action: "offsets apply"})
 	require.NoError(t, err)
 	require.Contains(t, string(raw(entries[0].After)), `"outcome": "failed"`)
+}
+
+// TestPlan_WaitsForABusyCoordinator has the broker say twice that it cannot answer now.
+func TestPlan_WaitsForABusyCoordinator(t *testing.T) {
+	t.Parallel()
+	b, _ := onFake(t, nil)
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	left := 2
+	b.fake.ControlKey(int16(kmsg.DescribeGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if left--; left < 0 {
+			return nil, nil, false
+		}
+		b.fake.KeepControl()
+		resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
+		g := kmsg.NewDescribeGroupsResponseGroup()
+		g.Group, g.ErrorCode = b.group, kerr.CoordinatorNotAvailable.Code
+		resp.Groups = append(resp.Groups, g)
+		return resp, nil, true
+	})
+	require.Equal(t, "Empty", b.plan(b.earliest()).GroupState)
+	require.Negative(t, left)
 }
