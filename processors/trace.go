@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,11 @@ func (w *work) trace(msg *Message) traced {
 	if tracer == nil {
 		return traced{}
 	}
-	sc, ok := traceparent.Parse([]byte(header(msg.Headers, topics.HeaderTraceParent)))
+	at := slices.IndexFunc(msg.Headers, func(h topics.Header) bool { return h.Key == topics.HeaderTraceParent })
+	if at < 0 {
+		return traced{}
+	}
+	sc, ok := traceparent.Parse(msg.Headers[at].Value)
 	if !ok || !sc.IsSampled() {
 		return traced{}
 	}
