@@ -91,11 +91,12 @@ type Filter struct {
 
 const whereListed = `where ($1 = '' or i.stage = $1)
   and ($2 = '' or exists (select from leat_control.incident_tenants t where t.fingerprint = i.fingerprint and t.tenant = $2))
+  and ($3 or s.fingerprint is null or s.state <> 'resolved' or i.last_seen > s.resolved_at)
 order by i.last_seen desc`
 
 // List returns the incidents that f selects: those that deserve attention first, the newest of each kind first.
 func List(ctx context.Context, db DB, p Policy, f Filter) ([]Incident, error) {
-	rows, err := db.Query(ctx, selectIncidents+fromIncidents+whereListed, f.Stage, f.Tenant)
+	rows, err := db.Query(ctx, selectIncidents+fromIncidents+whereListed, f.Stage, f.Tenant, f.All || f.State == Resolved)
 	if err != nil {
 		return nil, fmt.Errorf("listing incidents: %w", err)
 	}
@@ -190,10 +191,10 @@ const (
 `
 
 	// What is resolved and told needs another look only when it fails again. The limit keeps a storm of causes from becoming one
-	// of queries; those it leaves out have failed longest ago, and have their turn.
+	// of queries: what nobody has looked at yet comes first, and of the rest each has its turn by chance.
 	whereCandidate = ` join due on due.fingerprint = i.fingerprint
 where s.fingerprint is null or s.state <> 'resolved' or not s.told or i.last_seen > s.resolved_at
-order by i.last_seen desc limit 5000`
+order by s.fingerprint is null or not s.told desc, random() limit 2000`
 )
 
 // Candidates returns the incidents that the notifier has to look at: those that are open, and those that have failed within p.Quiet.
@@ -210,4 +211,22 @@ func Candidates(ctx context.Context, db DB, p Policy) ([]Candidate, error) {
 		return nil, fmt.Errorf("reading open incidents: %w", err)
 	}
 	return list, nil
+}
+
+// In the partial index of what is open.
+const countStates = `select state, count(*) from leat_control.incident_standings where state <> 'resolved' or not told group by state`
+
+// Count counts the incidents that are open, by state.
+func Count(ctx context.Context, db DB) (map[State]int, error) {
+	rows, err := db.Query(ctx, countStates)
+	if err != nil {
+		return nil, fmt.Errorf("counting incidents: %w", err)
+	}
+	counts := map[State]int{}
+	var state State
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&state, &n}, func() error { counts[state] = n; return nil }); err != nil {
+		return nil, fmt.Errorf("counting incidents: %w", err)
+	}
+	return counts, nil
 }

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,6 +41,8 @@ type rig struct {
 	got    []Message
 	bodies []string
 	before func(n int) int // called with the number of the request; returns its status, 200 to take it
+
+	retryAfter string // header of what is not taken
 }
 
 func newRig(t *testing.T) *rig {
@@ -62,6 +63,7 @@ func newRig(t *testing.T) *rig {
 		r.mu.Unlock()
 		if before != nil {
 			if status := before(n); status != http.StatusOK {
+				w.Header().Set("Retry-After", r.retryAfter)
 				w.WriteHeader(status)
 				return
 			}
@@ -227,6 +229,7 @@ func TestNotifier_SilenceUntilItIsWorthAMessage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	fp := r.failAs(topics.DispositionRetry, "deadlock", 4, "acme")
+	r.resolve(r.failAs(topics.DispositionRetry, "blip", 1, "acme")) // nobody heard of it: nobody hears of its end
 	r.start(Config{})
 	loud := r.fail("mapping", 1, "acme")
 	r.awaitTold("opened mapping")
@@ -344,6 +347,51 @@ func TestNotifier_TriesAgainInOrderAndGivesUpVisibly(t *testing.T) {
 	require.NoError(t, n.Ready())
 }
 
+// TestNotifier_NothingOvertakes has a message under way, and one that waits for its next attempt: what comes after must wait too.
+func TestNotifier_NothingOvertakes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	r.before = func(n int) int {
+		switch n {
+		case 1:
+			close(arrived)
+			<-release
+			return http.StatusTooManyRequests
+		case 2:
+			t.Error("it has asked for an hour of patience")
+		}
+		return http.StatusOK
+	}
+	r.retryAfter = "3600"
+	r.fail("first", 1, "acme")
+	n, _ := r.start(Config{DB: r.pool()})
+	<-arrived
+	r.fail("second", 1, "acme")
+	waiting := func(condition string) bool {
+		var count int
+		require.NoError(t, r.db.QueryRow(t.Context(), `select count(*) from leat_control.notifications
+			where state = 'pending' and `+condition).Scan(&count))
+		return count == 1
+	}
+	r.eventually("the second", func() bool { return waiting("document->'incident'->>'code' = 'second' and due < clock_timestamp()") })
+	more, err := n.deliver(t.Context(), n.senders[0]) // as another notifier does
+	require.NoError(t, err)
+	require.False(t, more, "the first is under way")
+	close(release)
+	r.eventually("the first to wait", func() bool { return waiting("attempts = 1 and due > clock_timestamp() + interval '50 minutes'") })
+	more, err = n.deliver(t.Context(), n.senders[0])
+	require.NoError(t, err)
+	require.False(t, more, "the first waits for its next attempt")
+	require.Empty(t, r.told())
+	r.mu.Lock()
+	r.before = nil
+	r.mu.Unlock()
+	_, err = r.db.Exec(t.Context(), `update leat_control.notifications set due = clock_timestamp()`)
+	require.NoError(t, err)
+	r.awaitTold("opened first", "opened second")
+}
+
 func TestNotifier_TellsEachReceiverWhatConcernsIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -363,64 +411,4 @@ func TestNotifier_TellsEachReceiverWhatConcernsIt(t *testing.T) {
 	r.awaitTold("opened deadlock", "opened other")
 	_ = fp
 	require.Equal(t, incidents.Error, r.got[1].Notifications[0].Severity)
-}
-
-func TestNotifier_KeepsAlertmanagersAlertsAliveUntilTheyEnd(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	fp := r.fail("mapping", 1, "acme")
-	am := r.receiver("am")
-	am.Kind = "alertmanager"
-	alert := func(i int) (a struct {
-		Labels           map[string]string
-		StartsAt, EndsAt time.Time
-	},
-	) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		list := []any{&a}
-		require.NoError(t, json.Unmarshal([]byte(r.bodies[i]), &list))
-		return a
-	}
-	bodies := func() int {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.bodies)
-	}
-	_, stop := r.start(Config{Receivers: []Receiver{am}})
-	r.eventually("the alert", func() bool { return bodies() > 0 })
-	require.True(t, alert(0).EndsAt.After(time.Now().Add(time.Minute)))
-	stop()
-	before := bodies()
-	r.start(Config{Receivers: []Receiver{am}}) // it posts what is open at its start, and then every minute
-	r.eventually("the alert again", func() bool { return bodies() > before })
-	again := alert(bodies() - 1)
-	require.Equal(t, alert(0).Labels, again.Labels)
-	require.Equal(t, alert(0).StartsAt, again.StartsAt)
-	require.True(t, again.EndsAt.After(time.Now().Add(time.Minute)))
-	r.resolve(fp)
-	r.eventually("the end of the alert", func() bool { return !alert(bodies() - 1).EndsAt.After(time.Now()) })
-	require.Equal(t, alert(0).Labels, alert(bodies()-1).Labels)
-}
-
-func TestNotifier_AnOpenBreakerIsAnIncident(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	r.policy.SystemicQuiet = time.Second
-	heartbeat := func(state string) {
-		_, err := r.db.Exec(t.Context(), `insert into leat_control.processes (stage, instance, group_name, started_at, ready, status)
-			values ('publish', 'one', 'reporting', now(), false, jsonb_build_object('breaker', jsonb_build_object('state', $1::text,
-			  'reason', 'the handler reports connection', 'sample', 'dial tcp 10.0.0.1:5432: refused', 'since', now() - interval '1 minute')))
-			on conflict (stage, group_name, instance) do update set status = excluded.status, seen_at = now()`, state)
-		require.NoError(t, err)
-	}
-	heartbeat("open")
-	r.start(Config{})
-	r.awaitTold("opened breaker_open")
-	n := r.got[0].Notifications[0]
-	require.Equal(t, incidents.Critical, n.Severity)
-	require.Equal(t, "the handler reports connection: dial tcp ?: refused", n.Incident.Message)
-	require.True(t, strings.HasPrefix(n.Why, "its target or a dependency is down since"))
-	heartbeat("closed")
-	r.awaitTold("opened breaker_open", "closed breaker_open")
 }

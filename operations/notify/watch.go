@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -14,9 +15,12 @@ import (
 	"github.com/leat-io/leat/operations/incidents"
 )
 
+// lookLimit bounds a look, in which a storm of causes may have thousands of transactions.
+const lookLimit = 2 * time.Minute
+
 // look takes the breakers in, moves every incident by the rules, and enqueues what is to be told.
 func (n *Notifier) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Interval+n.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	if err := n.breakers(ctx); err != nil {
 		return err
@@ -25,12 +29,14 @@ func (n *Notifier) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	counts := map[incidents.State]int{}
 	for i := range list {
 		if err := n.move(ctx, &list[i]); err != nil {
 			return err
 		}
-		counts[list[i].State]++
+	}
+	counts, err := incidents.Count(ctx, n.cfg.DB)
+	if err != nil {
+		return err
 	}
 	n.metrics.states(counts)
 	return n.countPending(ctx)
