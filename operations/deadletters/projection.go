@@ -163,7 +163,7 @@ const findEarlier = `select d.topic, d.partition, d."offset"
   join leat_control.dead_letters s on s.topic = k.topic and s.partition = k.partition and s."offset" = k."offset"
   join leat_control.dead_letters d on d.original_topic = s.original_topic and d.original_partition = s.original_partition
    and d.original_offset = s.original_offset and d.group_name = s.group_name
-   and d.topic = s.topic and d.partition = s.partition and d."offset" < s."offset"`
+   and d.topic || '' = s.topic and d."offset" < s."offset"`
 
 // insert adds letters and returns those whose state may be another one now.
 func insert(ctx context.Context, tx pgx.Tx, letters []Letter) ([]ID, error) {

@@ -16,9 +16,15 @@ const lockLetters = `select d.topic, d.partition, d."offset" from leat_control.d
     on d.topic = k.topic and d.partition = k.partition and d."offset" = k."offset"
  order by d.topic, d.partition, d."offset" for update of d`
 
+// Letters are looked up in the primary key also while the table is new and has no statistics: Postgres has been seen to compare
+// each of 20,000 letters with all.
+const lookUp = `set local enable_seqscan = off`
+
 // The state of a letter, from what survives a reindex: what a person decided; a later letter of the same record with a higher replay
 // count; else how far its redrive has come. The tombstone of a record that failed again and its new letter may be read in any
-// order: the letter counts more than the tombstone, so the end is the same.
+// order: the letter counts more than the tombstone, so the end is the same. The topic of the later letter is compared as an
+// expression: else Postgres takes the primary key instead of the index of originals, and reads all later letters of the partition
+// for each one (86 s for 20,000 letters, where it now takes 10).
 const refreshLetters = `update leat_control.dead_letters d
    set state = s.state, state_at = s.state_at, job = s.job,
        successor_topic = s.successor_topic, successor_partition = s.successor_partition, successor_offset = s.successor_offset
@@ -48,7 +54,7 @@ const refreshLetters = `update leat_control.dead_letters d
 		select f.topic, f.partition, f."offset", f.at from leat_control.dead_letters f
 		 where d.format = 'leat' and f.original_topic = d.original_topic and f.original_partition = d.original_partition
 		   and f.original_offset = d.original_offset and f.group_name = d.group_name
-		   and f.topic = d.topic and f.partition = d.partition and f."offset" > d."offset" and f.replay_count > d.replay_count
+		   and f.topic || '' = d.topic and f."offset" > d."offset" and f.replay_count > d.replay_count
 		 order by f."offset" limit 1) f on true
   ) s
  where d.topic = s.topic and d.partition = s.partition and d."offset" = s."offset"
@@ -63,6 +69,9 @@ func refresh(ctx context.Context, tx pgx.Tx, letters []ID) error {
 	slices.SortFunc(letters, ID.compare)
 	letters = slices.Compact(letters)
 	args := columns(letters)
+	if _, err := tx.Exec(ctx, lookUp); err != nil {
+		return fmt.Errorf("preparing to look up dead letters: %w", err)
+	}
 	if _, err := tx.Exec(ctx, lockLetters, args...); err != nil {
 		return fmt.Errorf("locking dead letters: %w", err)
 	}
