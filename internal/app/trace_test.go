@@ -21,13 +21,19 @@ func TestTraceReport_IsATimeline(t *testing.T) {
 			Version: &trace.Version{System: "shop", Epoch: 1, Sequence: 9, EventID: "e1"},
 			Outbox:  trace.Outbox{Note: "the row has been cleaned up"},
 			Places: []trace.Place{
-				{Topic: "source.shop.invoice", Partition: 1, Offset: 5, At: at.Add(20 * time.Millisecond), ChangedAt: at, EventID: "e1", Key: "acme/shop/42",
-					Groups: []trace.Progress{{Group: "normalize", Committed: 6, Past: true}}},
-				{Topic: "finance.invoice.v1", Partition: 1, Offset: 4, At: at.Add(time.Second), ChangedAt: at, EventID: "e2", Key: "acme/shop/42",
-					Groups: []trace.Progress{{Group: "reporting", Committed: 4}}},
+				{
+					Topic: "source.shop.invoice", Partition: 1, Offset: 5, At: at.Add(20 * time.Millisecond), ChangedAt: at, EventID: "e1", Key: "acme/shop/42",
+					Groups: []trace.Progress{{Group: "normalize", Committed: 6, Past: true}},
+				},
+				{
+					Topic: "finance.invoice.v1", Partition: 1, Offset: 4, At: at.Add(time.Second), ChangedAt: at, EventID: "e2", Key: "acme/shop/42",
+					Groups: []trace.Progress{{Group: "reporting", Committed: 4}},
+				},
 			},
-			Attempts: []trace.Attempt{{At: at.Add(1500 * time.Millisecond), Group: "reporting", Attempt: 1, Class: "transient", Code: "conflict",
-				Message: "row is locked", Disposition: "retry", SettledAt: &later}},
+			Attempts: []trace.Attempt{{
+				At: at.Add(1500 * time.Millisecond), Group: "reporting", Attempt: 1, Class: "transient", Code: "conflict",
+				Message: "row is locked", Disposition: "retry", SettledAt: &later,
+			}},
 			Links:    []trace.Link{{Entity: "invoice", Key: "acme/shop/42", EventID: "e2", Epoch: 1, Sequence: 9, PublishedAt: later, Compared: "this"}},
 			Targets:  []trace.Target{{Table: "reporting.invoices", Key: "acme/shop/42", Status: "open", Amount: &amount, Currency: &currency, Sequence: 9, PublishedAt: later}},
 			Problems: []string{"the moon is away"},
