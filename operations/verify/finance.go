@@ -46,6 +46,9 @@ type keyState struct {
 // scanFinance is the second layer: what the mapping of now makes of each source record, once and unchanged on its finance topic. It
 // also finds the newest version of each record, the expectation of the third.
 func (v *run) scanFinance(ctx context.Context) error {
+	// Not doubled again and again while they grow, and without pointers, they are little work for the garbage collector.
+	v.order = nil
+	v.keys, v.state = make(map[uint64]int32, len(v.outs)), make([]keyState, 0, len(v.outs)+len(v.outs)/16)
 	if err := v.scan(ctx, "reading finance topics", v.financeTopics, v.seeFinance); err != nil {
 		return err
 	}
@@ -118,14 +121,14 @@ func (v *run) seeFinance(_ context.Context, recs []*kgo.Record) error {
 		first = v.rows[0].id
 	}
 	for _, rec := range recs {
+		if !v.ours(rec) {
+			continue
+		}
 		env, err := decode(rec)
 		if err != nil {
 			v.mu.Lock()
 			v.note("finance topics hold records whose headers cannot be read, such as %s: they belong to no row", whereIs(rec))
 			v.mu.Unlock()
-			continue
-		}
-		if env.System != v.c.Source {
 			continue
 		}
 		o := output{rec: rec, env: env, entity: v.financeEntity[rec.Topic]}
@@ -151,6 +154,17 @@ func (v *run) seeFinance(_ context.Context, recs []*kgo.Record) error {
 		v.enterFinance(&seen[i])
 	}
 	return nil
+}
+
+// ours reports whether a finance record is of the source, at the cost of one header: the topics carry those of all sources.
+func (v *run) ours(rec *kgo.Record) bool {
+	for i := range rec.Headers {
+		if rec.Headers[i].Key == topics.HeaderSource {
+			s := rec.Headers[i].Value
+			return len(s) > 1 && s[0] == '/' && string(s[1:]) == v.c.Source
+		}
+	}
+	return false
 }
 
 func (v *run) contentHash(env *topics.Envelope, value []byte) (d digest) {

@@ -20,8 +20,11 @@ func (v *run) checkTables(ctx context.Context) error {
 		var d digester
 		for _, rec := range recs {
 			entity := v.financeEntity[rec.Topic]
+			if !v.ours(rec) {
+				continue
+			}
 			env, err := decode(rec)
-			if err != nil || env.System != v.c.Source {
+			if err != nil {
 				continue
 			}
 			k := v.known(entity, env.Tenant, env.Subject)
@@ -68,7 +71,7 @@ func (v *run) judge(d *digester, entity int, b *book, k *keyState, rec *kgo.Reco
 		v.differ(2, diff)
 		return
 	}
-	a := v.totals.of(totalKey{env.Tenant, diff.Entity, want.total.kind, want.total.currency, want.total.status}, fromRecords)
+	a := &v.totals.pairs[v.totals.of(totalKey{env.Tenant, diff.Entity, want.total.kind, want.total.currency, want.total.status})][fromRecords]
 	a.records++
 	a.lines += int64(len(want.lines))
 	a.total.add(want.total.total)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -74,6 +75,7 @@ func (v *run) readOutbox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", step, v.c.Source, err)
 	}
+	v.rows = slices.Clone(v.rows) // without the room that it grew into
 	v.c.Progress(step, int64(len(v.rows)), int64(len(v.rows)))
 	if v.fromID < v.lowest && (v.window.FromID > 0 || !v.window.Since.IsZero() || v.lowest > 1) {
 		v.note("rows below id %d have been cleaned up: what they said cannot be compared any more", v.lowest)

@@ -30,7 +30,7 @@ type head struct {
 	version version
 	hash    digest
 	lines   Sum
-	totals  *amounts
+	total   int32 // index of the totals that count it and its lines, from 1; 0 if none does
 }
 
 // linksSQL walks the link rows: there is no index on the sequence. What is older than the window stays in the database.
@@ -141,7 +141,7 @@ func (v *run) addHead(entity int, b *book, c [][]byte) error {
 		return nil
 	}
 	var d digester
-	k.head = head{have: true, deleted: deleted, version: w, hash: headDigest(&d, w, changed, columns), totals: v.addTotal(entity, tenant, b.total(columns), deleted)}
+	k.head = head{have: true, deleted: deleted, version: w, hash: headDigest(&d, w, changed, columns), total: v.addTotal(entity, tenant, b.total(columns), deleted)}
 	return nil
 }
 
@@ -157,14 +157,15 @@ func headDigest(d *digester, w version, changed int64, columns []string) digest 
 }
 
 // addTotal counts a row that is not deleted, and returns where its lines are counted.
-func (v *run) addTotal(entity int, tenant string, t bookTotal, deleted bool) *amounts {
+func (v *run) addTotal(entity int, tenant string, t bookTotal, deleted bool) int32 {
 	if deleted {
-		return nil
+		return 0
 	}
-	a := v.totals.of(totalKey{tenant, topics.Entities()[entity], t.kind, t.currency, t.status}, fromTables)
+	i := v.totals.of(totalKey{tenant, topics.Entities()[entity], t.kind, t.currency, t.status})
+	a := &v.totals.pairs[i][fromTables]
 	a.records++
 	a.total.add(t.total)
-	return a
+	return int32(i + 1) //nolint:gosec // tenants times currencies
 }
 
 func (v *run) addLine(entity int, b *book, d *digester, c [][]byte) {
@@ -178,9 +179,10 @@ func (v *run) addLine(entity int, b *book, d *digester, c [][]byte) {
 		return
 	}
 	k.head.live = true
-	if k.head.totals != nil {
-		k.head.totals.lines++
-		k.head.totals.lineSum.add(columns[b.amount])
+	if k.head.total > 0 {
+		a := &v.totals.pairs[k.head.total-1][fromTables]
+		a.lines++
+		a.lineSum.add(columns[b.amount])
 	}
 }
 

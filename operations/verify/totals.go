@@ -9,7 +9,10 @@ import (
 
 // totals are control totals of the window: by company, entity, kind, currency and status, once from the records on the finance
 // topics and once from the tables.
-type totals map[totalKey]*[2]amounts
+type totals struct {
+	index map[totalKey]int
+	pairs [][2]amounts
+}
 
 type totalKey struct {
 	tenant, entity, kind, currency, status string
@@ -26,13 +29,18 @@ type amounts struct {
 	total, lineSum exact
 }
 
-func (t totals) of(k totalKey, side int) *amounts {
-	pair := t[k]
-	if pair == nil {
-		pair = &[2]amounts{}
-		t[k] = pair
+// of is the index of a pair.
+func (t *totals) of(k totalKey) int {
+	i, ok := t.index[k]
+	if !ok {
+		if t.index == nil {
+			t.index = map[totalKey]int{}
+		}
+		i = len(t.pairs)
+		t.index[k] = i
+		t.pairs = append(t.pairs, [2]amounts{})
 	}
-	return &pair[side]
+	return i
 }
 
 // places is how many decimal places amounts can have; see topics.Decimal.
@@ -137,9 +145,10 @@ func (a *amounts) public(hasMoney bool) Amounts {
 	return p
 }
 
-func (t totals) public() []Total {
-	out := make([]Total, 0, len(t))
-	for k, pair := range t {
+func (t *totals) public() []Total {
+	out := make([]Total, 0, len(t.pairs))
+	for k, i := range t.index {
+		pair := &t.pairs[i]
 		money := k.currency != ""
 		p := Total{
 			Tenant: k.tenant, Entity: k.entity, Type: k.kind, Currency: k.currency, Status: k.status,

@@ -39,7 +39,7 @@ type Config struct {
 	By      string // who asks, for the report
 	Version string // of Leat, for the report
 	List    int    // how many differences are listed, of each kind in each layer; all are counted. Default 50
-	MaxRows int    // a window with more is refused; default 20 million, which need about 6 GB of memory
+	MaxRows int    // a window with more is refused; default 10 million, which need some 10 GB of memory
 
 	Progress func(step string, done, total int64) // called now and then; nil is silent
 }
@@ -54,7 +54,7 @@ type Stage struct {
 func (c Config) withDefaults() Config {
 	c.Publication = cmp.Or(c.Publication, "reporting")
 	c.List = cmp.Or(c.List, 50)
-	c.MaxRows = cmp.Or(c.MaxRows, 20_000_000)
+	c.MaxRows = cmp.Or(c.MaxRows, 10_000_000)
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}
 	}
@@ -194,7 +194,7 @@ func (v *run) reset() {
 	for i := range v.groups {
 		v.groups[i].topics = Sum{}
 	}
-	v.outs, v.keys, v.state, v.order = nil, map[uint64]int32{}, nil, map[uint64]int64{}
+	v.outs, v.keys, v.state, v.order = make([]out, 0, len(v.rows)+len(v.rows)/16), nil, nil, map[uint64]int64{}
 	v.layers, v.totals = [3]Layer{}, totals{}
 	v.differences = differences{limit: v.c.List}
 }
