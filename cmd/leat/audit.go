@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-io/leat/internal/app"
 	"github.com/leat-io/leat/operations/audit"
 )
 
@@ -32,15 +33,7 @@ The actor of a change is $LEAT_ACTOR, else the user of the operating system and 
 		if since > 0 {
 			f.Since = time.Now().Add(-since)
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		entries, err := a.Audit(c.Context(), f)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, entries)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Audit(c.Context(), f) })
 	}
 	return c
 }

@@ -44,15 +44,7 @@ Each change has an entry in the audit log. Needs control.url in the configuratio
 		if d < 0 {
 			return &usageError{c.CommandPath(), errors.New("--for is negative")}
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Pause(c.Context(), args[0], args[1], reason, d)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Pause(c.Context(), args[0], args[1], reason, d) })
 	}
 	return c
 }
@@ -74,15 +66,7 @@ func resumeCommand(e *env) *cobra.Command {
 		if err := required(c, "reason"); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Resume(c.Context(), args[0], args[1], reason)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Resume(c.Context(), args[0], args[1], reason) })
 	}
 	return c
 }
@@ -97,15 +81,7 @@ func pausesCommand(e *env) *cobra.Command {
 	}
 	o := outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Pauses(c.Context())
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Pauses(c.Context()) })
 	}
 	return c
 }
@@ -121,15 +97,7 @@ it with the numbers, one of the errors, the probes that failed, and what an oper
 	}
 	o := outputFlag(list)
 	list.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Breakers(c.Context())
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Breakers(c.Context()) })
 	}
 	return group(&cobra.Command{
 		Use:   "breaker",
@@ -165,15 +133,7 @@ func breakerOrderCommand(e *env, action, short, long string, timed bool) *cobra.
 		if err := required(c, "reason"); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.OrderBreaker(c.Context(), action, args[0], reason, d)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.OrderBreaker(c.Context(), action, args[0], reason, d) })
 	}
 	return c
 }
@@ -206,15 +166,7 @@ due. It reads the retry topics themselves, up to what is committed now, and need
 		if err := required(c, "group"); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Parked(c.Context(), *s)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Parked(c.Context(), *s) })
 	}
 	return group(&cobra.Command{
 		Use:   "parked",

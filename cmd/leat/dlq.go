@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-io/leat/internal/app"
 	"github.com/leat-io/leat/operations/deadletters"
 )
 
@@ -131,15 +132,7 @@ func dlqListCommand(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		list, err := a.DLQList(c.Context(), s, *limit)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, list)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQList(c.Context(), s, *limit) })
 	}
 	return c
 }
@@ -158,15 +151,7 @@ only one.`,
 	o := outputFlag(c)
 	payload := c.Flags().Bool("payload", false, "show the value too")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		d, err := a.DLQShow(c.Context(), args[0], *payload)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, d)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQShow(c.Context(), args[0], *payload) })
 	}
 	return c
 }
@@ -187,15 +172,9 @@ base64, byte for byte. The file is new and for its owner only. An export is an e
 		if err = errors.Join(required(c, "file", "reason"), err); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		done, err := a.DLQExport(c.Context(), *reason, s, *file, e.progressTo("export"))
-		if err != nil {
-			return err
-		}
-		return e.print(*o, done)
+		return e.show(*o, func(a *app.App) (textWriter, error) {
+			return a.DLQExport(c.Context(), *reason, s, *file, e.progressTo("export"))
+		})
 	}
 	return c
 }
@@ -216,15 +195,7 @@ their topics, byte for byte; nothing of Leat deletes them. --undo makes discarde
 		if err = errors.Join(required(c, "reason"), err); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		done, err := a.DLQDiscard(c.Context(), *reason, s, *undo)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, done)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQDiscard(c.Context(), *reason, s, *undo) })
 	}
 	return c
 }
@@ -252,15 +223,7 @@ func dlqAssignCommand(e *env) *cobra.Command {
 		if c.Flags().Changed("note") {
 			as.Note = note
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		done, err := a.DLQAssign(c.Context(), *reason, s, as)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, done)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQAssign(c.Context(), *reason, s, as) })
 	}
 	return c
 }
@@ -280,15 +243,7 @@ owners, notes and discards are kept beside the index, and so is what redrives ha
 		if err := required(c, "reason"); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		done, err := a.DLQReindex(c.Context(), *reason)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, done)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQReindex(c.Context(), *reason) })
 	}
 	return c
 }

@@ -137,15 +137,7 @@ shown as running, and can be resumed.`,
 	o := outputFlag(c)
 	limit := c.Flags().Int("limit", 20, "the newest so many")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		jobs, err := a.DLQJobs(c.Context(), strings.Join(args, ""), *limit)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, jobs)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.DLQJobs(c.Context(), strings.Join(args, ""), *limit) })
 	}
 	return c
 }

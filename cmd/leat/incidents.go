@@ -58,15 +58,7 @@ the newest first. The message of an incident has "?" where the values of records
 		if f.State = incidents.State(state); state != "" && !slices.Contains(incidents.States(), f.State) {
 			return &usageError{c.CommandPath(), errors.New("--state: there is no such state")}
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		list, err := a.Incidents(c.Context(), f)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, list)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Incidents(c.Context(), f) })
 	}
 	return c
 }
@@ -82,15 +74,7 @@ keys it hits, an example, and the notifications about it with their delivery.`,
 	}
 	o := outputFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		d, err := a.Incident(c.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		return e.print(*o, d)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Incident(c.Context(), args[0]) })
 	}
 	return c
 }

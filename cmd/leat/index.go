@@ -34,15 +34,7 @@ partitions that are farthest behind. What is behind is counted in offsets, which
 	}
 	o := outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		status, err := a.IndexStatus(c.Context())
-		if err != nil {
-			return err
-		}
-		return e.print(*o, status)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.IndexStatus(c.Context()) })
 	}
 	return c
 }
@@ -63,15 +55,7 @@ else is touched: no stage depends on the index.`,
 		if err := required(c, "reason"); err != nil {
 			return err
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		done, err := a.IndexRebuild(c.Context(), *reason, args...)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, done)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.IndexRebuild(c.Context(), *reason, args...) })
 	}
 	return c
 }

@@ -37,15 +37,7 @@ Needs no database. Alertmanager gets an alert that has ended already.`,
 	}
 	o := outputFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		answer, err := a.NotifyTest(c.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		return e.print(*o, answer)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.NotifyTest(c.Context(), args[0]) })
 	}
 	return c
 }

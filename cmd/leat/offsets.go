@@ -42,15 +42,7 @@ the group has not read. Without --group: the groups of this installation.`,
 	o := outputFlag(c)
 	groups := c.Flags().StringArrayP("group", "g", nil, "this group, also one of others; repeatable")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		list, err := a.OffsetsList(c.Context(), *groups...)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, list)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.OffsetsList(c.Context(), *groups...) })
 	}
 	return c
 }
@@ -271,15 +263,7 @@ Kafka's kafka-consumer-groups.sh. Without --group: the groups of this installati
 		if *before && *plan == "" {
 			return &usageError{c.CommandPath(), errors.New("--before goes with --plan")}
 		}
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		rows, err := a.OffsetsExport(c.Context(), *plan, *before, *groups...)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, rows)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.OffsetsExport(c.Context(), *plan, *before, *groups...) })
 	}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leat-io/leat/internal/app"
 	"github.com/leat-io/leat/operations/outcomes"
 )
 
@@ -28,15 +29,7 @@ the filter), applied, unchanged, superseded, dead_letter (with the error's code)
 	c.Flags().DurationVar(&since, "since", 24*time.Hour, "how far back, in whole hours")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		f.Since = time.Now().Add(-since)
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		rows, err := a.Outcomes(c.Context(), f)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, rows)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Outcomes(c.Context(), f) })
 	}
 	return c
 }

@@ -181,6 +181,19 @@ type textWriter interface {
 	WriteText(w io.Writer) error
 }
 
+// show prints what do returns, of an App that is what the configuration says.
+func (e *env) show(o output, do func(*app.App) (textWriter, error)) error {
+	a, err := e.load()
+	if err != nil {
+		return err
+	}
+	result, err := do(a)
+	if err != nil {
+		return err
+	}
+	return e.print(o, result)
+}
+
 func (e *env) print(o output, result textWriter) error {
 	if o != "json" {
 		return result.WriteText(e.stdout)

@@ -31,15 +31,9 @@ There are three schemas: outbox (leat, in the database of each source), control 
 				}
 			}
 			_ = yes
-			a, err := e.load()
-			if err != nil {
-				return err
-			}
-			report, err := a.Migrate(c.Context(), app.MigrateOptions{Action: use, Schemas: args, Source: *source})
-			if err != nil {
-				return err
-			}
-			return e.print(*o, report)
+			return e.show(*o, func(a *app.App) (textWriter, error) {
+				return a.Migrate(c.Context(), app.MigrateOptions{Action: use, Schemas: args, Source: *source})
+			})
 		}
 		return c
 	}
@@ -67,15 +61,7 @@ the relay's own) with the cluster, and shows what apply would do. Changes nothin
 	}
 	planOut := outputFlag(plan)
 	plan.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.TopicsPlan(c.Context())
-		if err != nil {
-			return err
-		}
-		return e.print(*planOut, report)
+		return e.show(*planOut, func(a *app.App) (textWriter, error) { return a.TopicsPlan(c.Context()) })
 	}
 	apply := &cobra.Command{
 		Use:   "apply",
@@ -87,15 +73,7 @@ keys are parked. What it refuses, it says. Needs kafka.brokers and sources.`,
 	}
 	applyOut := outputFlag(apply)
 	apply.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.TopicsApply(c.Context())
-		if err != nil {
-			return err
-		}
-		return e.print(*applyOut, report)
+		return e.show(*applyOut, func(a *app.App) (textWriter, error) { return a.TopicsApply(c.Context()) })
 	}
 	return group(&cobra.Command{
 		Use:     "topics",

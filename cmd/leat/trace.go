@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/leat-io/leat/internal/app"
 	"github.com/leat-io/leat/operations/trace"
 )
 
@@ -29,15 +30,7 @@ It reads the index (leat index run) and never a topic, so it is as quick for old
 	c.Flags().StringVar(&opts.Entity, "entity", "", "only records of this entity, of the source or of finance")
 	c.Flags().IntVar(&opts.Limit, "limit", 10, "how many versions of a record to list")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.Trace(c.Context(), args[0], opts)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.Trace(c.Context(), args[0], opts) })
 	}
 	return c
 }

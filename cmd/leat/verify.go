@@ -156,15 +156,7 @@ func verifyListCommand(e *env) *cobra.Command {
 	source := c.Flags().StringP("source", "s", "", "only reports of this source")
 	limit := c.Flags().Int("limit", 50, "the newest so many")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		reports, err := a.VerifyList(c.Context(), *source, *limit)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, reports)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.VerifyList(c.Context(), *source, *limit) })
 	}
 	return c
 }
@@ -181,15 +173,7 @@ func verifyShowCommand(e *env) *cobra.Command {
 	jsonFile := c.Flags().String("json", "", "also write the signed report to this file")
 	htmlFile := c.Flags().String("html", "", "also write the page for people to this file")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		a, err := e.load()
-		if err != nil {
-			return err
-		}
-		report, err := a.VerifyShow(c.Context(), args[0], *jsonFile, *htmlFile)
-		if err != nil {
-			return err
-		}
-		return e.print(*o, report)
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.VerifyShow(c.Context(), args[0], *jsonFile, *htmlFile) })
 	}
 	return c
 }
