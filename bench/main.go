@@ -52,6 +52,7 @@ func scenarios() []scenario {
 		{"normalize", "normalize: map, check the contract, exactly once", (*bench).normalize},
 		{"upsert", "limit: bare guarded upsert of invoices without lines and links", (*bench).upsertLimit},
 		{"publish", "publish: invoices with lines and links to the reporting tables", (*bench).publish},
+		{"verify", "verify: every row from the outbox to the reporting tables, record by record", (*bench).verify},
 	}
 }
 
