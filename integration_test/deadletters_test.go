@@ -65,7 +65,7 @@ func (r *rig) waitForLetters(group, want string) deadletters.List {
 func TestRedrive_KilledHalfWayMovesEachOnce(t *testing.T) {
 	t.Parallel()
 	const n = 10_000
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	control := r.operator()
 	events := r.bury(n)
 	r.waitForLetters(r.normalizeGroup, fmt.Sprintf("open %d", n))

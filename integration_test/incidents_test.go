@@ -64,7 +64,7 @@ func (c *chat) told() (kinds []string) {
 // corrects the mapping, and breaks it again.
 func TestIncident_OneMessageForABrokenMapping(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	c := &chat{arrived: make(chan struct{})}
 	server := httptest.NewServer(c)
 	t.Cleanup(server.Close)

@@ -31,7 +31,7 @@ import (
 // what each panel of each dashboard asks. What is rare is provoked: a dead letter that retention will delete.
 func TestObservability_EveryPanelHasDataOfALiveRun(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	control := r.withControl()
 	r.configure("verify: {every: 1m, window: 1m, lag: 1s}\n")
 	r.configure("notify:\n  receivers:\n    - {name: nobody, kind: webhook, url: \"http://127.0.0.1:1\"}\n") // who never answers

@@ -5,10 +5,13 @@ package integration_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +45,7 @@ type rig struct {
 
 type rigOptions struct {
 	brokers      []string
+	ownKafka     bool   // a broker that no other test uses: finance topics and the relay's dead letters are shared with them else
 	reportingURL string // default: a fresh database
 	static       bool   // members of groups are static ones
 }
@@ -50,7 +54,10 @@ type rigOptions struct {
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	r := &rig{t: t, brokers: o.brokers, tenant: "acme", system: testenv.Name("shop"), sourceURL: testenv.Postgres(t)}
-	if r.brokers == nil {
+	switch {
+	case o.ownKafka:
+		r.brokers = testenv.KafkaServer(t).Brokers()
+	case r.brokers == nil:
 		r.brokers = testenv.Kafka(t)
 	}
 	if r.reportingURL = o.reportingURL; r.reportingURL == "" {
@@ -217,6 +224,11 @@ var built = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	// These tests wait for other processes more than they work: more of them at once than there are processors.
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	if path, err := built(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path))

@@ -70,7 +70,7 @@ type plant struct {
 // TestVerify_FindsEachPlantedDifference makes one thing wrong after the other, and demands that exactly that is found.
 func TestVerify_FindsEachPlantedDifference(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	l := newLedger()
 	stages := []*process{r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")}
 	l.write(t, r, 4, 400, 60)
@@ -291,7 +291,7 @@ create trigger obstruct before insert or update on reporting.invoices for each r
 // what is in flight is pending or parked, what is given up is dead, and nothing is missing.
 func TestVerify_RaisesNoFalseAlarmWhileRecordsFlow(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	_, err := r.reporting.Exec(t.Context(), obstruct)
 	require.NoError(t, err)
 	l := newLedger()
@@ -337,7 +337,7 @@ func TestVerify_RaisesNoFalseAlarmWhileRecordsFlow(t *testing.T) {
 // TestVerify_IsCleanAfterAHundredKills kills relay, normalize and publish a hundred times with SIGKILL while rows are written.
 func TestVerify_IsCleanAfterAHundredKills(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{ownKafka: true})
 	l := newLedger()
 	const kills = 100
 	seed := uint64(time.Now().UnixNano())
