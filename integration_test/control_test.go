@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"encoding/json"
-	"os"
 	"testing"
 	"time"
 
@@ -11,22 +10,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/control"
 	"github.com/leat-io/leat/outbox"
 	"github.com/leat-io/leat/topics"
 )
-
-// commanded gives the rig a control database, so that its processes take orders.
-func commanded(r *rig) *pgxpool.Pool {
-	r.t.Helper()
-	url := testenv.Postgres(r.t)
-	text, err := os.ReadFile(r.config)
-	require.NoError(r.t, err)
-	require.NoError(r.t, os.WriteFile(r.config, append(text, []byte("control:\n  url: "+url+"\n")...), 0o600))
-	r.run("migrate", "up", "control")
-	return pool(r.t, url)
-}
 
 // heartbeat waits for a row of the stage's process that was written from now on and that check accepts.
 func heartbeat(t *testing.T, db *pgxpool.Pool, stage string, check func(control.Process) bool) (found control.Process) {
@@ -54,7 +41,7 @@ func stands(p control.Process) bool { return p.PausedBy != "" && !p.Ready }
 func TestPauses_TakeEffectInRunningProcessesAndOutliveThem(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	db := commanded(r)
+	db := r.addControl()
 	l := newLedger()
 	procs := map[string]*process{}
 	for _, stage := range []string{"relay", "normalize", "publish"} {
@@ -124,7 +111,7 @@ func (r *rig) offsets(group string) map[string]map[int32]int64 {
 func TestPausedTenant_WaitsWithExactAccounting(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	db := commanded(r)
+	db := r.addControl()
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
 	l.write(t, r, 4, 200, 20)
@@ -174,7 +161,7 @@ func TestPausedTenant_WaitsWithExactAccounting(t *testing.T) {
 func TestParkedOrders_AreCarriedOutOnceIfTheProcessDiesInBetween(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	db := commanded(r)
+	db := r.addControl()
 	l := newLedger()
 	relay, normalize := r.start("one", "relay", "run"), r.start("one", "normalize", "run")
 	r.run("pause", "tenant", r.tenant, "--reason", "look at them first")

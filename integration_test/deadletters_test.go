@@ -26,15 +26,9 @@ import (
 // operator gives the rig a control database, with its index running.
 func (r *rig) operator() *pgxpool.Pool {
 	r.t.Helper()
-	url := testenv.Postgres(r.t)
-	f, err := os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(r.t, err)
-	_, err = fmt.Fprintf(f, "control:\n  url: %s\n", url)
-	require.NoError(r.t, err)
-	require.NoError(r.t, f.Close())
-	r.run("migrate", "up", "control")
+	db := r.addControl()
 	r.start("index", "index", "run")
-	return pool(r.t, url)
+	return db
 }
 
 // dlq runs a command of leat dlq and reads its JSON.

@@ -123,14 +123,6 @@ notify:
 	}
 }
 
-// extendConfig adds sections to the configuration.
-func (r *rig) extendConfig(sections string) {
-	r.t.Helper()
-	text, err := os.ReadFile(r.config)
-	require.NoError(r.t, err)
-	require.NoError(r.t, os.WriteFile(r.config, append(text, sections...), 0o600))
-}
-
 // editMapping changes the mapping of invoices, and returns what takes that back.
 func (r *rig) editMapping(from, to string) (undo func()) {
 	r.t.Helper()

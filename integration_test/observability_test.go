@@ -32,7 +32,7 @@ import (
 func TestObservability_EveryPanelHasDataOfALiveRun(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{ownKafka: true})
-	control := r.withControl()
+	control := r.addControl()
 	r.configure("verify: {every: 1m, window: 1m, lag: 1s}\n")
 	r.configure("notify:\n  receivers:\n    - {name: nobody, kind: webhook, url: \"http://127.0.0.1:1\"}\n") // who never answers
 	p := startPrometheus(t, r, []string{"relay", "run"}, []string{"normalize", "run"}, []string{"publish", "run"}, []string{"index", "run"},

@@ -2,15 +2,11 @@ package integration_test
 
 import (
 	"encoding/json"
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/topics"
 )
 
@@ -43,19 +39,6 @@ type offsetsReport struct {
 	Members []struct{ ID string }
 }
 
-// withControl gives the rig a control database.
-func (r *rig) withControl() *pgxpool.Pool {
-	r.t.Helper()
-	url := testenv.Postgres(r.t)
-	f, err := os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(r.t, err)
-	_, err = fmt.Fprintf(f, "control:\n  url: %s\n", url)
-	require.NoError(r.t, err)
-	require.NoError(r.t, f.Close())
-	r.run("migrate", "up", "control")
-	return pool(r.t, url)
-}
-
 // asJSON runs a command and decodes what it prints to standard output.
 func (r *rig) asJSON(into any, args ...string) {
 	r.t.Helper()
@@ -78,7 +61,7 @@ func TestOffsets_DrainOfARunningGroup(t *testing.T) {
 func drainARunningGroup(t *testing.T, o rigOptions) {
 	t.Helper()
 	r := newRig(t, o)
-	r.withControl()
+	r.addControl()
 	l := newLedger()
 	l.write(t, r, 4, 200, 30)
 	source := topics.Source(r.system, "invoice")

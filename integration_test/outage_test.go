@@ -22,7 +22,7 @@ func targetDown(t *testing.T, brokers []string) {
 	t.Helper()
 	server := testenv.PostgresServer(t)
 	r := newRig(t, rigOptions{brokers: brokers, reportingURL: server.Database(t)})
-	db := commanded(r)
+	db := r.addControl()
 	l := newLedger()
 	relay, normalize, publish := r.start("one", "relay", "run"), r.start("one", "normalize", "run"), r.start("one", "publish", "run")
 	l.write(t, r, 4, 400, 40)

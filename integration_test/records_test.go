@@ -91,7 +91,7 @@ func TestReplay_WithACorrectedMapping(t *testing.T) {
 func replay(t *testing.T, brokers []string) {
 	t.Helper()
 	r := newRig(t, rigOptions{brokers: brokers})
-	r.withControl()
+	r.addControl()
 	l := newLedger()
 	l.write(t, r, 4, 200, 30)
 	relay, publish := r.start("one", "relay", "run"), r.start("one", "publish", "run")

@@ -126,6 +126,23 @@ http:
 	require.NoError(r.t, os.WriteFile(r.config, []byte(text), 0o600))
 }
 
+// extendConfig adds sections to the configuration.
+func (r *rig) extendConfig(sections string) {
+	r.t.Helper()
+	text, err := os.ReadFile(r.config)
+	require.NoError(r.t, err)
+	require.NoError(r.t, os.WriteFile(r.config, append(text, sections...), 0o600))
+}
+
+// addControl gives the rig a control database.
+func (r *rig) addControl() *pgxpool.Pool {
+	r.t.Helper()
+	url := testenv.Postgres(r.t)
+	r.extendConfig("control:\n  url: " + url + "\n")
+	r.run("migrate", "up", "control")
+	return pool(r.t, url)
+}
+
 // run runs a command to its end, which must be a good one, and returns its output.
 func (r *rig) run(args ...string) string {
 	r.t.Helper()

@@ -20,19 +20,6 @@ import (
 	"github.com/leat-io/leat/topics"
 )
 
-// addControl gives the rig a control database.
-func (r *rig) addControl() *pgxpool.Pool {
-	r.t.Helper()
-	url := testenv.Postgres(r.t)
-	f, err := os.OpenFile(r.config, os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(r.t, err)
-	_, err = fmt.Fprintf(f, "control:\n  url: %s\n", url)
-	require.NoError(r.t, err)
-	require.NoError(r.t, f.Close())
-	r.run("migrate", "up", "control")
-	return pool(r.t, url)
-}
-
 // json runs a command and reads its JSON; the error is that of the command, with what it wrote to standard error.
 func (r *rig) json(into any, args ...string) error {
 	r.t.Helper()
