@@ -343,6 +343,9 @@ func (m *mover) mark(ctx context.Context, seq int64, p *placement) error {
 		p = &placement{}
 	}
 	err := pgx.BeginFunc(ctx, m.o.DB, func(tx pgx.Tx) error {
+		if err := claimedItems(ctx, tx, m.job, 1, seq); err != nil {
+			return err
+		}
 		letters, err := ids(tx.Query(ctx, markMoved, m.job, seq, p.seq, p.offset))
 		if err != nil {
 			return err
@@ -360,6 +363,9 @@ const markRefused = `update leat_control.redrive_items set state = 'refused', pr
 
 func (m *mover) refuse(ctx context.Context, seq int64, reason error) error {
 	err := pgx.BeginFunc(ctx, m.o.DB, func(tx pgx.Tx) error {
+		if err := claimedItems(ctx, tx, m.job, seq, seq); err != nil {
+			return err
+		}
 		letters, err := ids(tx.Query(ctx, markRefused, m.job, seq, clean(reason.Error(), maxMessage)))
 		if err != nil {
 			return err

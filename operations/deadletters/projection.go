@@ -52,6 +52,9 @@ func (p *Projection) Apply(ctx context.Context, tx pgx.Tx, recs []*kgo.Record) e
 	if err != nil {
 		return err
 	}
+	if err := lockParked(ctx, tx, redriven, done); err != nil {
+		return err
+	}
 	// In this order: in one batch may be a redriven record and the tombstone that ends it.
 	for _, step := range []struct {
 		sql   string
@@ -69,9 +72,30 @@ func (p *Projection) Apply(ctx context.Context, tx pgx.Tx, recs []*kgo.Record) e
 	return refresh(ctx, tx, touched)
 }
 
+// lockParked locks the items that any of the facts are about.
+func lockParked(ctx context.Context, tx pgx.Tx, facts ...parkedFacts) error {
+	var all parkedFacts
+	for _, f := range facts {
+		all.topic, all.partition, all.original = append(all.topic, f.topic...), append(all.partition, f.partition...), append(all.original, f.original...)
+	}
+	if len(all.topic) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, lookUp); err != nil {
+		return fmt.Errorf("preparing to look up redriven records: %w", err)
+	}
+	if _, err := tx.Exec(ctx, lockItems+ofParked+inOrder, all.topic, all.partition, all.original); err != nil {
+		return fmt.Errorf("locking the items of redriven records: %w", err)
+	}
+	return nil
+}
+
+// A redrive that marks what it has moved locks letters in their order, and a delete takes them in any.
+const lockAllLetters = `lock table leat_control.dead_letters in exclusive mode`
+
 // Reset removes all letters, for a rebuild. What people decided and what redrives know stays.
 func (p *Projection) Reset(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, `delete from leat_control.dead_letters`); err != nil {
+	if err := removeLetters(ctx, tx, `true`); err != nil {
 		return fmt.Errorf("removing the dead letters: %w", err)
 	}
 	return nil
@@ -79,10 +103,18 @@ func (p *Projection) Reset(ctx context.Context, tx pgx.Tx) error {
 
 // Forget removes the letters of a topic that was made anew.
 func (p *Projection) Forget(ctx context.Context, tx pgx.Tx, topic string) error {
-	if _, err := tx.Exec(ctx, `delete from leat_control.dead_letters where topic = $1`, topic); err != nil {
+	if err := removeLetters(ctx, tx, `topic = $1`, topic); err != nil {
 		return fmt.Errorf("removing the dead letters of %s: %w", topic, err)
 	}
 	return nil
+}
+
+func removeLetters(ctx context.Context, tx pgx.Tx, where string, args ...any) error {
+	if _, err := tx.Exec(ctx, lockAllLetters); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `delete from leat_control.dead_letters where `+where, args...)
+	return err
 }
 
 // redriveOf names the redrive that wrote a record of a retry topic; "" if a member of the group did.

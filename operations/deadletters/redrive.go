@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -151,6 +152,9 @@ func (o *Office) Cancel(ctx context.Context, op audit.Operator, id string) (Job,
 			return err
 		}
 		err = o.finish(ctx, op, id, "cancelled", "", func(tx pgx.Tx) error {
+			if err := claimedItems(ctx, tx, id, 1, math.MaxInt64); err != nil {
+				return err
+			}
 			letters, err := ids(tx.Query(ctx, releaseItems, id))
 			if err != nil {
 				return err

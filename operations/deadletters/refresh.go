@@ -8,6 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Redrives and the index change the same items at the same time, each many in one statement. Whoever does so locks them first, in this
+// order, and only then letters: so none waits in a circle. The index names its items by what it reads, a redrive by its job.
+const (
+	lockItems = `select 1 from leat_control.redrive_items i where `
+	inOrder   = ` order by i.job, i.seq, i.topic, i.partition, i."offset" for update of i`
+	ofJob     = `i.job = $1 and i.seq between $2 and $3 and i.state = 'claimed'`
+	ofParked  = `(i.retry_topic, i.original_partition, i.original_offset) in (select * from unnest($1::text[], $2::int[], $3::bigint[]))`
+)
+
 // Whoever changes what the state of letters follows from refreshes them afterwards, in its transaction. Two at once: the second waits
 // here for the first, and its next statement then sees what both have changed. In the order of the letters, so that none waits
 // in a circle.
@@ -77,6 +86,14 @@ func refresh(ctx context.Context, tx pgx.Tx, letters []ID) error {
 	}
 	if _, err := tx.Exec(ctx, refreshLetters, args...); err != nil {
 		return fmt.Errorf("refreshing the state of dead letters: %w", err)
+	}
+	return nil
+}
+
+// claimedItems locks the items of a job that are not moved yet, from one seq to another.
+func claimedItems(ctx context.Context, tx pgx.Tx, job string, from, to int64) error {
+	if _, err := tx.Exec(ctx, lockItems+ofJob+inOrder, job, from, to); err != nil {
+		return fmt.Errorf("locking items: %w", err)
 	}
 	return nil
 }
