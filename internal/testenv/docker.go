@@ -19,6 +19,7 @@ import (
 	"github.com/testcontainers/testcontainers-go/modules/postgres"
 	"github.com/testcontainers/testcontainers-go/wait"
 
+	"github.com/leat-io/leat/internal/broker"
 	"github.com/leat-io/leat/internal/devstack"
 )
 
@@ -103,7 +104,7 @@ func dockerKafka(ctx context.Context) (kept, error) {
 	settings["listeners"] = fmt.Sprintf("PLAINTEXT://:%d,CONTROLLER://:9093", port)
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port)
 	settings["controller.quorum.voters"] = "1@localhost:9093"
-	env := map[string]string{"CLUSTER_ID": clusterID, "KAFKA_HEAP_OPTS": "-Xmx512m"}
+	env := map[string]string{"CLUSTER_ID": broker.ClusterID, "KAFKA_HEAP_OPTS": "-Xmx512m"}
 	for name, value := range settings {
 		env["KAFKA_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_"))] = value
 	}
@@ -115,7 +116,7 @@ func dockerKafka(ctx context.Context) (kept, error) {
 		return kept{}, errors.Join(err, k.close())
 	}
 	k.addresses = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-	if err := waitKafka(ctx, k.addresses); err != nil {
+	if err := broker.Wait(ctx, k.addresses); err != nil {
 		return kept{}, errors.Join(err, k.close())
 	}
 	return k, nil

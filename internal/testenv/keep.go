@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/leat-io/leat/internal/broker"
 	"github.com/leat-io/leat/internal/devstack"
 )
 
@@ -68,7 +69,7 @@ func obtain(ctx context.Context, kind string) (kept, []string, error) {
 }
 
 func nativeKafka(ctx context.Context) (kept, error) {
-	libs, err := kafkaLibs(ctx)
+	libs, err := broker.Libs(ctx)
 	if err != nil {
 		return kept{}, err
 	}
@@ -76,15 +77,15 @@ func nativeKafka(ctx context.Context) (kept, error) {
 	if err != nil {
 		return kept{}, err
 	}
-	b := &broker{libs: libs, dir: scratch.Dir()}
+	b := broker.New(broker.Options{Libs: libs, Dir: scratch.Dir(), Settings: brokerSettings()})
 	stop := func(context.Context) error {
-		b.kill() // its data is thrown away: no need for good order
+		b.Kill() // its data is thrown away: no need for good order
 		return scratch.Remove()
 	}
-	if err := b.start(ctx); err != nil {
+	if err := b.Start(ctx); err != nil {
 		return kept{}, errors.Join(err, stop(ctx))
 	}
-	return kept{addresses: b.addresses(), origin: "Apache Kafka, a process of this machine", stop: stop, ended: b.process.Done()}, nil
+	return kept{addresses: b.Addresses(), origin: "Apache Kafka, a process of this machine", stop: stop, ended: b.Process().Done()}, nil
 }
 
 func nativePostgres(ctx context.Context) (kept, error) {

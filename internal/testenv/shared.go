@@ -171,3 +171,12 @@ func startTime(pid int) string {
 	}
 	return fields[19]
 }
+
+func tail(name string) string {
+	const limit = 3000
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(b[max(0, len(b)-limit):]))
+}

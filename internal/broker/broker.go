@@ -1,4 +1,6 @@
-package testenv
+// Package broker runs a real Apache Kafka of one node as a process of this machine, with the jars that Maven fetched. Tests and
+// measurements use it; it is not part of the leat binary, and no way to run Kafka in production.
+package broker
 
 import (
 	"context"
@@ -7,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,18 +21,24 @@ import (
 	"github.com/leat-io/leat/internal/devstack"
 )
 
-const (
-	brokerTimeout = 2 * time.Minute
-	clusterID     = "bGVhdC10ZXN0LWNsdXN0ZQ"
-)
+const startTimeout = 2 * time.Minute
 
-// broker is an Apache Kafka of one node, as a process of this machine.
-type broker struct {
-	libs             string // directory of the jars
-	dir              string // configuration, data and log
-	port, controller int    // taken on the first start
-	settings         map[string]string
-	listeners        []Listener
+// ClusterID is that of every broker here.
+const ClusterID = "bGVhdC10ZXN0LWNsdXN0ZQ"
+
+// Options say how a broker runs. Libs and Dir are needed.
+type Options struct {
+	Libs      string            // directory of the jars, as Libs returns it
+	Dir       string            // configuration, data and log
+	Settings  map[string]string // of server.properties, over those of Settings
+	Listeners []Listener
+	JVM       []string // default: a small heap, and a JVM that starts quickly
+}
+
+// Broker is one Kafka. It is not safe for concurrent use.
+type Broker struct {
+	o                Options
+	port, controller int            // taken on the first start
 	listenerPorts    map[string]int // by name
 	process          *devstack.Process
 }
@@ -43,7 +50,17 @@ type Listener struct {
 	Settings map[string]string // as ssl.keystore.location: without the prefix of the listener
 }
 
-func (b *broker) start(ctx context.Context) error {
+// New is a broker that does not run yet.
+func New(o Options) *Broker {
+	if len(o.JVM) == 0 {
+		o.JVM = []string{"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"}
+	}
+	return &Broker{o: o}
+}
+
+// Start starts a broker that does not run, and waits until it answers, two minutes at most. Address and data stay the same over
+// restarts. It does not outlive this process.
+func (b *Broker) Start(ctx context.Context) error {
 	if b.port == 0 {
 		if err := b.format(ctx); err != nil {
 			return err
@@ -54,35 +71,35 @@ func (b *broker) start(ctx context.Context) error {
 		return fmt.Errorf("opening the log of Kafka: %w", err)
 	}
 	defer func() { _ = logFile.Close() }() // the child has its own descriptor
-	// The broker ends with kill or Stop, not with the context that was given for starting it.
-	cmd := java(context.WithoutCancel(ctx), b.libs, "-Xmx512m", "kafka.Kafka", b.configName())
-	cmd.Dir, cmd.Stdout, cmd.Stderr = b.dir, logFile, logFile
+	// The broker ends with Kill or Stop, not with the context that was given for starting it.
+	cmd := java(context.WithoutCancel(ctx), b.o.Libs, b.o.JVM, "kafka.Kafka", b.configName())
+	cmd.Dir, cmd.Stdout, cmd.Stderr = b.o.Dir, logFile, logFile
 	if b.process, err = devstack.Start(cmd, syscall.SIGKILL); err != nil {
 		return err
 	}
 	if err := b.waitReady(ctx); err != nil {
-		b.kill()
-		return fmt.Errorf("starting Kafka: %w: %s", err, tail(b.logName()))
+		b.Kill()
+		return fmt.Errorf("starting Kafka: %w: %s", err, b.logTail())
 	}
 	return nil
 }
 
-func (b *broker) format(ctx context.Context) (err error) {
+func (b *Broker) format(ctx context.Context) (err error) {
 	if b.port, err = devstack.FreePort(); err != nil {
 		return err
 	}
 	if b.controller, err = devstack.FreePort(); err != nil {
 		return err
 	}
-	settings := brokerSettings()
+	settings := Settings()
 	settings["listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", b.port, b.controller)
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", b.port)
 	settings["controller.quorum.voters"] = fmt.Sprintf("1@127.0.0.1:%d", b.controller)
-	settings["log.dirs"] = filepath.Join(b.dir, "data")
+	settings["log.dirs"] = filepath.Join(b.o.Dir, "data")
 	if err := b.addListeners(settings); err != nil {
 		return err
 	}
-	maps.Copy(settings, b.settings)
+	maps.Copy(settings, b.o.Settings)
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		lines = append(lines, name+"="+settings[name])
@@ -90,16 +107,16 @@ func (b *broker) format(ctx context.Context) (err error) {
 	if err := os.WriteFile(b.configName(), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("writing the configuration of Kafka: %w", err)
 	}
-	cmd := java(ctx, b.libs, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", b.configName())
+	cmd := Java(ctx, b.o.Libs, "-Xmx128m", "kafka.tools.StorageTool", "format", "-t", ClusterID, "-c", b.configName())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("formatting the storage of Kafka: %w: %s", err, out)
 	}
 	return nil
 }
 
-func (b *broker) addListeners(settings map[string]string) error {
+func (b *Broker) addListeners(settings map[string]string) error {
 	b.listenerPorts = map[string]int{}
-	for _, l := range b.listeners {
+	for _, l := range b.o.Listeners {
 		port, err := devstack.FreePort()
 		if err != nil {
 			return err
@@ -116,11 +133,11 @@ func (b *broker) addListeners(settings map[string]string) error {
 	return nil
 }
 
-func (b *broker) waitReady(ctx context.Context) error {
+func (b *Broker) waitReady(ctx context.Context) error {
 	answered := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	go func() { answered <- waitKafka(ctx, b.addresses()) }()
+	go func() { answered <- Wait(ctx, b.Addresses()) }()
 	select {
 	case err := <-answered:
 		return err
@@ -129,8 +146,8 @@ func (b *broker) waitReady(ctx context.Context) error {
 	}
 }
 
-// waitKafka waits until a broker answers.
-func waitKafka(ctx context.Context, addresses []string) error {
+// Wait waits until a broker answers, or ctx ends.
+func Wait(ctx context.Context, addresses []string) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(addresses...), kgo.RetryTimeout(time.Second),
 		kgo.DialTimeout(time.Second), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
 	if err != nil {
@@ -150,21 +167,29 @@ func waitKafka(ctx context.Context, addresses []string) error {
 	}
 }
 
-func (b *broker) kill() {
+// Kill ends the broker as a crash does.
+func (b *Broker) Kill() {
 	if b.process != nil {
 		b.process.Kill()
 	}
 }
 
-func (b *broker) addresses() []string { return []string{b.address(b.port)} }
+// Process is the broker's, nil before its first start.
+func (b *Broker) Process() *devstack.Process { return b.process }
 
-func (b *broker) address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// Addresses are those of the listener that asks for nothing.
+func (b *Broker) Addresses() []string { return []string{b.address(b.port)} }
 
-func (b *broker) configName() string { return filepath.Join(b.dir, "server.properties") }
-func (b *broker) logName() string    { return filepath.Join(b.dir, "kafka.log") }
+// Listener is the address of one of the further listeners, by its name.
+func (b *Broker) Listener(name string) string { return b.address(b.listenerPorts[name]) }
 
-// brokerSettings are those that do not depend on where the broker runs: small, and quick to notice what tests wait for.
-func brokerSettings() map[string]string {
+func (b *Broker) address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (b *Broker) configName() string { return filepath.Join(b.o.Dir, "server.properties") }
+func (b *Broker) logName() string    { return filepath.Join(b.o.Dir, "kafka.log") }
+
+// Settings are those of a single node that do not depend on where it runs. All else is Kafka's default.
+func Settings() map[string]string {
 	return map[string]string{
 		"node.id":                                          "1",
 		"process.roles":                                    "broker,controller",
@@ -179,33 +204,14 @@ func brokerSettings() map[string]string {
 		"share.coordinator.state.topic.replication.factor": "1",
 		"share.coordinator.state.topic.min.isr":            "1",
 		"share.coordinator.state.topic.num.partitions":     "1",
-		// Members come and go in tests: the group must not wait for more of them, nor long for the dead.
-		"group.initial.rebalance.delay.ms":                            "0",
-		"group.min.session.timeout.ms":                                "1000",
-		"group.consumer.min.session.timeout.ms":                       "1000",
-		"group.consumer.session.timeout.ms":                           "6000",
-		"group.consumer.min.heartbeat.interval.ms":                    "500",
-		"group.consumer.heartbeat.interval.ms":                        "500",
-		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-		"log.cleaner.dedupe.buffer.size":                              "16777216",
-		"log.cleaner.backoff.ms":                                      "1000",
 	}
 }
 
-func tail(name string) string {
+func (b *Broker) logTail() string {
 	const limit = 3000
-	b, err := os.ReadFile(name)
+	text, err := os.ReadFile(b.logName())
 	if err != nil {
 		return err.Error()
 	}
-	return strings.TrimSpace(string(b[max(0, len(b)-limit):]))
-}
-
-// java runs a class of Kafka's jars in a JVM that starts quickly.
-func java(ctx context.Context, libs, heap, class string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, javaProgram(), append([]string{
-		heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-		"-Dlog4j2.configurationFile=" + filepath.Join(libs, log4jName),
-		"-cp", filepath.Join(libs, "*"), class,
-	}, args...)...)
+	return strings.TrimSpace(string(text[max(0, len(text)-limit):]))
 }
