@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/leat-io/leat/topics"
 )
@@ -33,30 +34,50 @@ begin
 end
 $$`
 
+// newBacklog is a rig whose outbox holds b.o.rows rows. They are written once, and every rig has a copy: all rounds drain the same.
+func (b *bench) newBacklog(ctx context.Context) (*rig, error) {
+	name := "bench_filled_" + strconv.Itoa(b.o.rows)
+	if b.filled[name] == "" {
+		r, err := b.newRig(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer r.close()
+		if err := r.fillOutbox(ctx, b.o.rows); err != nil {
+			return nil, fmt.Errorf("filling the outbox: %w", err)
+		}
+		r.source.Close() // a database in use cannot be copied, nor renamed
+		b.dropDatabase(name)
+		if err := b.admin(ctx, "alter database "+r.system+"_source rename to "+name); err != nil {
+			return nil, err
+		}
+		b.filled[name] = name
+	}
+	return b.newRigOf(ctx, rigOptions{source: name})
+}
+
 func (r *rig) fillOutbox(ctx context.Context, n int) error {
 	if _, err := r.source.Exec(ctx, fillOutbox); err != nil {
 		return err
 	}
 	const writers = 2
-	errs := make(chan error, writers)
+	var g errgroup.Group
 	for w := range writers {
-		go func() {
+		g.Go(func() error {
 			conn, err := r.source.Acquire(ctx)
 			if err != nil {
-				errs <- err
-				return
+				return err
 			}
 			defer conn.Release()
-			if _, err = conn.Exec(ctx, "set synchronous_commit = off"); err == nil {
-				_, err = conn.Exec(ctx, "call fill($1, $2, $3)", n, w, writers)
+			if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil {
+				return err
 			}
-			errs <- err
-		}()
-	}
-	for range writers {
-		if err := <-errs; err != nil {
+			_, err = conn.Exec(ctx, "call fill($1, $2, $3)", n, w, writers)
 			return err
-		}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	_, err := r.source.Exec(ctx, "vacuum analyze leat.outbox")
 	return err
@@ -67,7 +88,7 @@ func (r *rig) sourceRecord(i int) *kgo.Record {
 	id := i % keys
 	value := fmt.Appendf(nil, `{"invoice_id": %d, "customer_id": %d, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": "31.50", "billing_country": "Brazil", "lines": [{"invoice_line_id": 1, "invoice_id": %d, "track_id": 2, "unit_price": "10.50", "quantity": 1}, {"invoice_line_id": 2, "invoice_id": %d, "track_id": 4, "unit_price": "10.50", "quantity": 2}], "memo": "%096x"}`,
 		id, i%59, i, i, i)
-	return r.record(topics.Source(r.system, "invoice"), topics.SourceKind("invoice"), i, value)
+	return r.record(r.sourceInvoices, topics.SourceKind("invoice"), i, value)
 }
 
 // financeRecord is what normalize makes of it: its payload is what the contract asks for.
@@ -96,7 +117,7 @@ func (r *rig) record(topic, kind string, i int, value []byte) *kgo.Record {
 
 // produce writes n records, made by record, without transactions.
 func (b *bench) produce(ctx context.Context, n int, record func(int) *kgo.Record) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.servers.brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		return err
 	}
@@ -113,12 +134,15 @@ func (b *bench) produce(ctx context.Context, n int, record func(int) *kgo.Record
 
 // throughput is how many of n records become visible to a read_committed consumer in a second, from the first transaction to the
 // last. It watches the last stable offsets, as a consumer of every record would take a good part of the machine, and counts the
-// records afterwards.
-func (b *bench) throughput(ctx context.Context, topic string, n int) (float64, error) {
+// records afterwards. It gives up when failed has an error.
+func (b *bench) throughput(ctx context.Context, topic string, n int, failed func() error) (float64, error) {
 	var first, last time.Time
 	var before, visible int64
 	for visible < int64(n) || time.Since(last) < time.Second { // markers of transactions count as offsets
 		time.Sleep(5 * time.Millisecond)
+		if err := failed(); err != nil {
+			return 0, err
+		}
 		offsets, err := b.adm.ListCommittedOffsets(ctx, topic)
 		if err == nil {
 			err = offsets.Error()
@@ -149,7 +173,7 @@ func (b *bench) count(ctx context.Context, topic string, n int) error {
 		return err
 	}
 	positions := map[int32]int64{}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.servers.brokers...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return err

@@ -6,22 +6,17 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/leat-io/leat/topics"
 )
 
 const batch = 10_000
 
 // readLimit reads the backlog as fast as the client can, and keeps nothing.
 func (b *bench) readLimit(ctx context.Context) error {
-	r, err := b.newRig(ctx)
+	r, err := b.newBacklog(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	if err := r.fillOutbox(ctx, b.o.rows); err != nil {
-		return err
-	}
 	const page = `select id, event_id, tenant, entity, key, operation, payload, content_type, schema_version, headers, occurred_at
 		from leat.outbox where id > $1 order by id limit $2`
 	begin, last, rows := time.Now(), int64(0), 0
@@ -46,7 +41,7 @@ func (b *bench) readLimit(ctx context.Context) error {
 			break
 		}
 	}
-	b.report.add("read", "rows", "rows/s", float64(rows)/time.Since(begin).Seconds())
+	b.report.add("read", "records/s", "records/s", float64(rows)/time.Since(begin).Seconds())
 	return nil
 }
 
@@ -59,7 +54,7 @@ func (b *bench) produceLimit(ctx context.Context) error {
 	defer r.close()
 	var cls [2]*kgo.Client
 	for i := range cls {
-		if cls[i], err = kgo.NewClient(kgo.SeedBrokers(b.brokers()...), kgo.TransactionalID(fmt.Sprint(r.system, i)), kgo.ProducerLinger(0),
+		if cls[i], err = kgo.NewClient(kgo.SeedBrokers(b.servers.brokers...), kgo.TransactionalID(fmt.Sprint(r.system, i)), kgo.ProducerLinger(0),
 			kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.MaxBufferedRecords(2*batch),
 			kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil))); err != nil {
 			return err
@@ -97,7 +92,44 @@ func (b *bench) produceLimit(ctx context.Context) error {
 	if err := <-ended; err != nil {
 		return err
 	}
-	b.report.add("produce", "records", "records/s", float64(b.o.rows)/time.Since(begin).Seconds())
+	b.report.add("produce", "records/s", "records/s", float64(b.o.rows)/time.Since(begin).Seconds())
+	return nil
+}
+
+// consumeLimit reads records like the relay's as fast as the client can, read_committed, and keeps nothing.
+func (b *bench) consumeLimit(ctx context.Context) error {
+	r, err := b.newRig(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	topic, err := r.topic(ctx, "consume", r.o.partitions)
+	if err != nil {
+		return err
+	}
+	if err := b.produce(ctx, b.o.rows, func(i int) *kgo.Record {
+		rec := r.sourceRecord(i)
+		rec.Topic = topic
+		return rec
+	}); err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.servers.brokers...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	first, before, seen := time.Time{}, 0, 0
+	for seen < b.o.rows {
+		fetches := cl.PollRecords(ctx, batch)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		if seen += fetches.NumRecords(); first.IsZero() {
+			first, before = time.Now(), seen
+		}
+	}
+	b.report.add("consume", "records/s", "records/s", float64(seen-before)/time.Since(first).Seconds())
 	return nil
 }
 
@@ -111,8 +143,8 @@ func (b *bench) copyLimit(ctx context.Context) error {
 	if err := b.produce(ctx, b.o.rows, r.sourceRecord); err != nil {
 		return err
 	}
-	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(b.brokers()...), kgo.TransactionalID(r.system), kgo.ConsumerGroup(r.groups[1]),
-		kgo.ConsumeTopics(topics.Source(r.system, "invoice")), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ProducerLinger(0),
+	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(b.servers.brokers...), kgo.TransactionalID(r.system), kgo.ConsumerGroup(r.groups[1]),
+		kgo.ConsumeTopics(r.sourceInvoices), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ProducerLinger(0),
 		kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		return err
@@ -136,7 +168,7 @@ func (b *bench) copyLimit(ctx context.Context) error {
 		}
 		done += fetches.NumRecords()
 	}
-	b.report.add("copy", "records", "records/s", float64(b.o.rows)/time.Since(begin).Seconds())
+	b.report.add("copy", "records/s", "records/s", float64(b.o.rows)/time.Since(begin).Seconds())
 	return nil
 }
 
@@ -180,7 +212,7 @@ func (b *bench) upsertLimit(ctx context.Context) error {
 			return err
 		}
 	}
-	b.report.add("upsert", "invoices", "invoices/s", float64(n)/time.Since(begin).Seconds())
+	b.report.add("upsert", "records/s", "records/s", float64(n)/time.Since(begin).Seconds())
 	return nil
 }
 

@@ -1,5 +1,7 @@
-// Command bench measures Leat against the limits of the machine it runs on: the leat binary as separate processes, a real Kafka and a
-// real Postgres, and the bare client calls on the same data beside them.
+// Command bench measures Leat beside the limits of the machine and beside its peers: the leat binary as separate processes, a real
+// Kafka and a real Postgres, and the bare client calls and the peers' programs on the same data. Without flags it starts the servers
+// itself, measures everything, interleaved over several rounds, and writes docs/performance.md with its plots and
+// docs/performance.json. Run it in the top folder of the repository.
 //
 // It measures; it asserts nothing. Compare ratios of one run: machines differ and are noisy.
 package main
@@ -19,9 +21,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	if err != nil {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -30,87 +32,83 @@ func main() {
 // options are the command line.
 type options struct {
 	kafka, postgres string
-	rows, rate      int
+	rows            int
 	rounds          int
-	only            []string
-	out             string
+	only            []string // names and groups; empty is everything
+	out             string   // "" is nowhere
 }
 
-// scenario is one measurement. It adds its results to the report.
-type scenario struct {
-	name, about string
-	run         func(*bench, context.Context) error
-}
+const (
+	defaultRows   = 500_000
+	defaultRounds = 3
+	defaultOut    = "docs"
+)
 
-func scenarios() []scenario {
-	return []scenario{
-		{"read", "limit: read the outbox by primary key, 10,000 rows a query", (*bench).readLimit},
-		{"produce", "limit: produce the same records in transactions of 10,000", (*bench).produceLimit},
-		{"relay", "relay: drain a backlog, exactly once", (*bench).relay},
-		{"latency", "relay: commit in the source until a read_committed consumer sees it", (*bench).latency},
-		{"copy", "limit: read, copy and commit in transactions of 10,000", (*bench).copyLimit},
-		{"normalize", "normalize: map, check the contract, exactly once", (*bench).normalize},
-		{"upsert", "limit: bare guarded upsert of invoices without lines and links", (*bench).upsertLimit},
-		{"publish", "publish: invoices with lines and links to the reporting tables", (*bench).publish},
-		{"verify", "verify: every row from the outbox to the reporting tables, record by record", (*bench).verify},
-	}
-}
-
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	o := options{}
-	fs.StringVar(&o.kafka, "kafka", getenv("LEAT_TEST_KAFKA_BROKERS"), "brokers, host:port with commas ($LEAT_TEST_KAFKA_BROKERS)")
-	fs.StringVar(&o.postgres, "postgres", getenv("LEAT_TEST_POSTGRES_URL"), "a URL that may create databases ($LEAT_TEST_POSTGRES_URL)")
-	fs.IntVar(&o.rows, "rows", 500_000, "rows of a backlog")
-	fs.IntVar(&o.rate, "rate", 2_000, "business transactions a second for latency")
-	fs.IntVar(&o.rounds, "rounds", 3, "how often each measurement is made, interleaved, after one that is not counted")
-	fs.StringVar(&o.out, "out", "", "directory for performance.md and performance.json (default: only print)")
-	only := fs.String("only", "", "names with commas (default all): "+strings.Join(names(), ", "))
-	if err := fs.Parse(args); err != nil {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	all := scenarios()
+	o, err := parse(args, all, stderr)
+	if err != nil {
 		return err
-	}
-	if *only != "" {
-		o.only = strings.Split(*only, ",")
-	}
-	for _, name := range o.only {
-		if !slices.Contains(names(), name) {
-			return fmt.Errorf("there is no measurement %q; there are %s", name, strings.Join(names(), ", "))
-		}
-	}
-	if o.kafka == "" || o.postgres == "" {
-		return errors.New("needs a Kafka and a Postgres: set -kafka and -postgres, for example those of `docker compose up kafka postgres`")
 	}
 	b, err := newBench(ctx, o, stderr)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	for round := range o.rounds + 1 {
-		for _, s := range scenarios() {
-			if len(o.only) > 0 && !slices.Contains(o.only, s.name) {
-				continue
-			}
-			what := fmt.Sprintf("round %d of %d", round, o.rounds)
-			if round == 0 {
-				what = "warming up"
-			}
-			_, _ = fmt.Fprintf(stderr, "%s: %s\n", what, s.about)
-			if err := s.run(b, ctx); err != nil {
-				return fmt.Errorf("measuring %s: %w", s.name, err)
-			}
-		}
-		if round == 0 {
-			b.report.Results = nil // a JVM that has just started compiles while it works
-		}
+	err = b.measure(ctx, selected(all, o.only))
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return b.report.write(stdout, o)
+	return errors.Join(err, b.report.write(stdout, stderr, o.out, all))
 }
 
-func names() []string {
-	var ns []string
-	for _, s := range scenarios() {
-		ns = append(ns, s.name)
+func parse(args []string, all []scenario, stderr io.Writer) (o options, err error) {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&o.kafka, "kafka", "", "`brokers` of an empty cluster, host:port with commas, instead of starting one")
+	fs.StringVar(&o.postgres, "postgres", "", "`URL` of a server that may make databases, instead of starting one")
+	fs.IntVar(&o.rows, "rows", defaultRows, "rows of a backlog; the other sizes go with it")
+	fs.IntVar(&o.rounds, "rounds", defaultRounds, "how often each measurement is made at most, interleaved, after a short one that is not counted")
+	fs.StringVar(&o.out, "out", "", "`directory` for performance.md, performance.json and plots (default: "+defaultOut+" when everything is\n"+
+		"measured at its usual size, else only the page is printed, so that a look at one figure leaves the report alone)")
+	var about strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&about, "\n  %-10s %-22s %s", s.group, s.name, s.about)
 	}
-	return ns
+	only := fs.String("only", "", "`names` or groups with commas, default everything:"+about.String())
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("does not know what to do with %q: it takes flags only", fs.Arg(0))
+	}
+	if o.rows < minRows || o.rounds < 1 {
+		return o, fmt.Errorf("needs at least -rows %d and -rounds 1", minRows)
+	}
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+	}
+	for _, name := range o.only {
+		if len(selected(all, []string{name})) == 0 {
+			return o, fmt.Errorf("there is no measurement or group %q: -help lists them", name)
+		}
+	}
+	if o.out == "" && len(o.only) == 0 && o.rows == defaultRows && o.rounds >= defaultRounds {
+		o.out = defaultOut
+	}
+	return o, nil
+}
+
+// selected are the scenarios of the names and groups, in their own order; all of them for none.
+func selected(all []scenario, only []string) []scenario {
+	if len(only) == 0 {
+		return all
+	}
+	var some []scenario
+	for _, s := range all {
+		if slices.Contains(only, s.name) || slices.Contains(only, s.group) {
+			some = append(some, s)
+		}
+	}
+	return some
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,32 +10,56 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
-// report collects results. A result is a number of one round; its name is unique within a scenario.
+// report collects results. A result is found by its scenario and measure: those names are stable.
 type report struct {
-	Rows    int       `json:"rows"`
-	Kafka   string    `json:"kafka"`
-	PG      string    `json:"postgres"`
-	Go      string    `json:"go"`
-	CPUs    int       `json:"cpus"`
-	Results []*result `json:"results"`
+	Rows     int                `json:"rows"`
+	Rounds   int                `json:"rounds"`
+	Machine  string             `json:"machine"`
+	Kafka    string             `json:"kafka"`
+	PG       string             `json:"postgres"`
+	Go       string             `json:"go"`
+	CPUs     int                `json:"cpus"`
+	Settings []string           `json:"settings"`
+	Failed   []string           `json:"failed,omitempty"`
+	Ratios   []ratio            `json:"ratios"`
+	Results  []*result          `json:"results"`
+	Seconds  map[string]float64 `json:"seconds"` // that each scenario has taken, with its preparation
 }
 
+// result is what was measured of one thing, a value for each round.
 type result struct {
 	Scenario string    `json:"scenario"`
-	Name     string    `json:"name"`
+	Measure  string    `json:"measure"`
 	Unit     string    `json:"unit"`
 	Values   []float64 `json:"values"`
 }
 
-func (r *report) add(scenario, name, unit string, value float64) {
-	i := slices.IndexFunc(r.Results, func(x *result) bool { return x.Scenario == scenario && x.Name == name })
-	if i < 0 {
-		i = len(r.Results)
-		r.Results = append(r.Results, &result{Scenario: scenario, Name: name, Unit: unit})
+func (r *report) add(scenario, measure, unit string, value float64) {
+	x := r.find(scenario, measure)
+	if x == nil {
+		x = &result{Scenario: scenario, Measure: measure, Unit: unit}
+		r.Results = append(r.Results, x)
 	}
-	r.Results[i].Values = append(r.Results[i].Values, value)
+	x.Values = append(x.Values, value)
+}
+
+// find returns nil for what was not measured.
+func (r *report) find(scenario, measure string) *result {
+	i := slices.IndexFunc(r.Results, func(x *result) bool { return x.Scenario == scenario && x.Measure == measure })
+	if i < 0 {
+		return nil
+	}
+	return r.Results[i]
+}
+
+func (r *report) took(scenario string, d time.Duration) {
+	if r.Seconds == nil {
+		r.Seconds = map[string]float64{}
+	}
+	r.Seconds[scenario] += d.Seconds()
 }
 
 func (r *result) median() float64 {
@@ -46,60 +70,50 @@ func (r *result) median() float64 {
 	return (v[len(v)/2-1] + v[len(v)/2]) / 2
 }
 
-func (r *report) markdown() []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Performance\n\nWritten by `go run ./bench -out docs`; `performance.json` beside this page has every single value. Source, Postgres, Kafka, Leat and\n"+
-		"the consumer share the machine: %d cores, %s, PostgreSQL %s, Apache Kafka %s with one broker. %d records each, of about 500 bytes.\n"+
-		"Median and range over the rounds. Compare ratios within this page; other machines give other figures.\n\n", r.CPUs, r.Go, r.PG, r.Kafka, r.Rows)
-	fmt.Fprintf(&b, "| | | median | range |\n| --- | --- | ---: | ---: |\n")
-	about := map[string]string{}
-	for _, s := range scenarios() {
-		about[s.name] = s.about
-	}
-	last := ""
-	for _, x := range r.Results {
-		title := ""
-		if x.Scenario != last {
-			title, last = about[x.Scenario], x.Scenario
-		}
-		fmt.Fprintf(&b, "| %s | %s, %s | %s | %s – %s |\n", title, x.Name, x.Unit,
-			human(x.median()), human(slices.Min(x.Values)), human(slices.Max(x.Values)))
-	}
-	return b.Bytes()
+// describe notes what does not change over the run.
+func (r *report) describe(o options, s *servers) {
+	r.Rows, r.Rounds, r.Settings = o.rows, o.rounds, s.settings
+	r.Go, r.CPUs, r.Machine = runtime.Version(), runtime.NumCPU(), machine()
 }
 
-func human(v float64) string {
-	switch {
-	case v >= 1000:
-		s := fmt.Sprintf("%.0f", v)
-		var parts []string
-		for len(s) > 3 {
-			parts = append([]string{s[len(s)-3:]}, parts...)
-			s = s[:len(s)-3]
+// machine says in words what this runs on, as far as Linux tells.
+func machine() string {
+	field := func(file, name string) string {
+		text, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(text)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+				return strings.TrimSpace(value)
+			}
 		}
-		return strings.Join(append([]string{s}, parts...), ",")
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	default:
-		return fmt.Sprintf("%.2f", v)
+		return ""
 	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	var kb float64
+	_, _ = fmt.Sscanf(field("/proc/meminfo", "MemTotal"), "%f kB", &kb)
+	return fmt.Sprintf("%s, %d cores, %.0f GiB of memory, %s %s", field("/proc/cpuinfo", "model name"), runtime.NumCPU(), kb/(1<<20),
+		runtime.GOOS, strings.TrimSpace(string(kernel)))
 }
 
-func (r *report) write(w io.Writer, o options) error {
-	r.Rows, r.Go, r.CPUs = o.rows, runtime.Version(), runtime.NumCPU()
-	page := r.markdown()
-	if _, err := w.Write(page); err != nil {
+// write prints the page, and puts it with its plots and all values into the directory out, unless that is "".
+func (r *report) write(stdout, stderr io.Writer, out string, all []scenario) error {
+	missing := r.rate(wantedRatios())
+	if len(missing) > 0 {
+		_, _ = fmt.Fprintf(stderr, "not measured in this run, so left out: %s\n", strings.Join(missing, "; "))
+	}
+	page := r.markdown(all)
+	if _, err := stdout.Write(page); err != nil {
 		return err
 	}
-	if o.out == "" {
+	if out == "" {
 		return nil
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(o.out, "performance.json"), append(data, '\n'), 0o644); err != nil {
-		return err
+	errs := []error{
+		os.WriteFile(filepath.Join(out, "performance.json"), append(data, '\n'), 0o644),
+		os.WriteFile(filepath.Join(out, "performance.md"), page, 0o644),
 	}
-	return os.WriteFile(filepath.Join(o.out, "performance.md"), page, 0o644)
+	return errors.Join(errs...)
 }

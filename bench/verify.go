@@ -8,20 +8,15 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-
-	"github.com/leat-io/leat/topics"
 )
 
 // verify measures the proof of delivery of every row of a source that has gone the whole way: from its outbox to the reporting tables.
 func (b *bench) verify(ctx context.Context) error {
-	r, err := b.newRig(ctx)
+	r, err := b.newBacklog(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	if err := r.fillOutbox(ctx, b.o.rows); err != nil {
-		return err
-	}
 	if err := b.wholeWay(ctx, r); err != nil {
 		return err
 	}
@@ -41,9 +36,9 @@ func (b *bench) verify(ctx context.Context) error {
 				return fmt.Errorf("leat verify: %w", err)
 			}
 			u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-			b.report.add("verify", "whole run", "s", time.Since(begin).Seconds())
-			b.report.add("verify", "Leat's processor time", "s", time.Duration(u.Utime.Nano()+u.Stime.Nano()).Seconds())
-			b.report.add("verify", "Leat's largest resident memory", "MB", resident)
+			b.report.add("verify", "whole run s", "s", time.Since(begin).Seconds())
+			b.report.add("verify", "cpu s", "s", time.Duration(u.Utime.Nano()+u.Stime.Nano()).Seconds())
+			b.report.add("verify", "max rss MB", "MB", resident)
 			return nil
 		case <-tick.C:
 			if now, err := peakResident(cmd.Process.Pid); err == nil {
@@ -58,17 +53,12 @@ func (b *bench) wholeWay(ctx context.Context, r *rig) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for _, stage := range []string{"relay", "normalize", "publish"} {
-		p, err := r.start(ctx, stage, "run")
-		if err != nil {
+		if _, err := r.start(stage, "run"); err != nil {
 			return err
 		}
-		defer func() {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			_ = p.cmd.Wait()
-		}()
 	}
-	for _, topic := range []string{topics.Source(r.system, "invoice"), r.financeInvoices} {
-		if _, err := b.throughput(ctx, topic, b.o.rows); err != nil {
+	for _, topic := range []string{r.sourceInvoices, r.financeInvoices} {
+		if _, err := b.throughput(ctx, topic, b.o.rows, r.failed); err != nil {
 			return err
 		}
 	}

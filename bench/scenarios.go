@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The groups of scenarios, in the order of the report.
+const (
+	groupLimits  = "limits"
+	groupLeat    = "leat"
+	groupScaling = "scaling"
+	groupPeers   = "peers"
+)
+
+// minRows is the smallest backlog with which every scenario still measures something.
+const minRows = 2_000
+
+// scenario is one measurement. It adds its results to the report, under its own name unless it says otherwise.
+type scenario struct {
+	name, group, about string
+	rounds             int           // at most; 0 is as many as were asked for
+	takes              time.Duration // about how long one round takes, for the estimate before the first has shown it
+	run                func(*bench, context.Context) error
+}
+
+func scenarios() []scenario {
+	return slices.Concat(limitScenarios(), leatScenarios(), scalingScenarios(), peerScenarios())
+}
+
+func limitScenarios() []scenario {
+	return []scenario{
+		{name: "read", group: groupLimits, about: "limit: read the outbox by primary key, 10,000 rows a query", takes: 3 * time.Second, run: (*bench).readLimit},
+		{name: "produce", group: groupLimits, about: "limit: produce the same records in transactions of 10,000", takes: 5 * time.Second, run: (*bench).produceLimit},
+		{name: "consume", group: groupLimits, about: "limit: consume the same records, read_committed", takes: 5 * time.Second, run: (*bench).consumeLimit},
+		{name: "copy", group: groupLimits, about: "limit: read, copy and commit in transactions of 10,000", takes: 8 * time.Second, run: (*bench).copyLimit},
+		{name: "upsert", group: groupLimits, about: "limit: bare guarded upsert of invoices without lines and links", takes: 5 * time.Second, run: (*bench).upsertLimit},
+	}
+}
+
+func leatScenarios() []scenario {
+	return []scenario{
+		{name: "relay", group: groupLeat, about: "relay: drain a backlog, exactly once", takes: 6 * time.Second, run: (*bench).relay},
+		{name: "latency-2000", group: groupLeat, about: "relay: commit in the source until a read_committed consumer sees it, 2,000 rows/s", takes: 18 * time.Second, run: latencyAt(2_000)},
+		{name: "normalize", group: groupLeat, about: "normalize: map, check the contract, exactly once", takes: 10 * time.Second, run: (*bench).normalize},
+		{name: "publish", group: groupLeat, about: "publish: invoices with lines and links to the reporting tables", takes: 10 * time.Second, run: (*bench).publish},
+		{name: "verify", group: groupLeat, about: "verify: every row from the outbox to the reporting tables, record by record", rounds: 1, takes: 40 * time.Second, run: (*bench).verify},
+	}
+}
+
+func scalingScenarios() []scenario { return nil }
+
+// measure runs scenarios round by round, so that what else the machine does falls on all alike. One that fails is left out of
+// later rounds; the others go on, and the error names all that failed.
+func (b *bench) measure(ctx context.Context, todo []scenario) error {
+	if err := b.warmUp(ctx); err != nil {
+		return fmt.Errorf("warming up: %w", err)
+	}
+	var errs []error
+	plan := newPlan(todo, b.o.rounds)
+	for step, ok := plan.next(); ok; step, ok = plan.next() {
+		_, _ = fmt.Fprintf(b.log, "round %d of %d, %s: %s (about %s left)\n", step.round, b.o.rounds, step.name, step.about, plan.left().Round(10*time.Second))
+		begin := time.Now()
+		err := step.run(b, ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		took := time.Since(begin)
+		plan.took(step.name, took)
+		b.report.took(step.name, took)
+		if err != nil {
+			_, _ = fmt.Fprintf(b.log, "%s FAILED after %s: %v\n", step.name, took.Round(time.Second), err)
+			errs = append(errs, fmt.Errorf("measuring %s: %w", step.name, err))
+			plan.drop(step.name)
+			b.report.Failed = append(b.report.Failed, step.name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// warmUp runs the stages once without counting: a JVM that has just started compiles while it works.
+func (b *bench) warmUp(ctx context.Context) error {
+	_, _ = fmt.Fprintln(b.log, "warming up")
+	counted, rows := b.report.Results, b.o.rows
+	defer func() { b.report.Results, b.o.rows = counted, rows }()
+	b.o.rows = max(minRows, rows/5)
+	for _, warm := range []func(*bench, context.Context) error{(*bench).produceLimit, (*bench).normalize} {
+		if err := warm(b, ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
