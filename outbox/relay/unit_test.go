@@ -19,7 +19,7 @@ import (
 func TestPosition_DeliversEverythingOnceInOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{t: t, nextXID: 10, locks: map[string]uint64{}, open: map[uint64]bool{}, committed: map[uint64]bool{}, seen: map[int64]bool{}}
+		m := &cursorModel{t: t, nextXID: 10, locks: map[string]uint64{}, open: map[uint64]bool{}, committed: map[uint64]bool{}, seen: map[int64]bool{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"begin":    m.begin,
 			"insert":   m.insert,
@@ -48,7 +48,7 @@ type modelRow struct {
 	key string
 }
 
-type model struct {
+type cursorModel struct {
 	t         *rapid.T
 	nextXID   uint64
 	nextID    int64
@@ -63,7 +63,7 @@ type model struct {
 	seen      map[int64]bool
 }
 
-func (m *model) begin(t *rapid.T) {
+func (m *cursorModel) begin(t *rapid.T) {
 	if len(m.open) > 6 {
 		t.Skip("enough transactions")
 	}
@@ -71,14 +71,14 @@ func (m *model) begin(t *rapid.T) {
 	m.nextXID++
 }
 
-func (m *model) pick(t *rapid.T) uint64 {
+func (m *cursorModel) pick(t *rapid.T) uint64 {
 	if len(m.open) == 0 {
 		t.Skip("no open transaction")
 	}
 	return rapid.SampledFrom(slices.Sorted(maps.Keys(m.open))).Draw(t, "transaction")
 }
 
-func (m *model) insert(t *rapid.T) {
+func (m *cursorModel) insert(t *rapid.T) {
 	xid := m.pick(t)
 	key := fmt.Sprint("k", rapid.IntRange(0, 2).Draw(t, "key"))
 	if holder, locked := m.locks[key]; locked && holder != xid {
@@ -89,16 +89,16 @@ func (m *model) insert(t *rapid.T) {
 	m.rows = append(m.rows, modelRow{m.nextID, xid, key})
 }
 
-func (m *model) commit(t *rapid.T)   { m.end(m.pick(t), true) }
-func (m *model) rollback(t *rapid.T) { m.end(m.pick(t), false) }
+func (m *cursorModel) commit(t *rapid.T)   { m.end(m.pick(t), true) }
+func (m *cursorModel) rollback(t *rapid.T) { m.end(m.pick(t), false) }
 
-func (m *model) end(xid uint64, commit bool) {
+func (m *cursorModel) end(xid uint64, commit bool) {
 	delete(m.open, xid)
 	m.committed[xid] = commit
 	maps.DeleteFunc(m.locks, func(_ string, holder uint64) bool { return holder == xid })
 }
 
-func (m *model) read(t *rapid.T) {
+func (m *cursorModel) read(t *rapid.T) {
 	m.readSome(t, rapid.IntRange(1, 5).Draw(t, "limit"))
 	if rapid.Bool().Draw(t, "acknowledged") {
 		m.persisted = m.pos
@@ -106,7 +106,7 @@ func (m *model) read(t *rapid.T) {
 }
 
 // restart goes on from the committed cursor, through its text form.
-func (m *model) restart(t *rapid.T) {
+func (m *cursorModel) restart(t *rapid.T) {
 	if m.pos.Last != m.persisted.Last || m.pos.Pass != nil || m.persisted.Pass != nil {
 		t.Skip("a restart would repeat what the model has counted")
 	}
@@ -119,7 +119,7 @@ func (m *model) restart(t *rapid.T) {
 	m.pos = got.position
 }
 
-func (m *model) snapshot() snapshot {
+func (m *cursorModel) snapshot() snapshot {
 	// xmax is one above the highest ended transaction, as PostgreSQL has it; transactions above it are in progress.
 	s := snapshot{xmin: 10, xmax: 10}
 	for xid := range m.committed {
@@ -137,48 +137,19 @@ func (m *model) snapshot() snapshot {
 	return s
 }
 
-// readSome does what reader.read does with the answers of Postgres, and reports whether more may be there.
-func (m *model) readSome(t *rapid.T, limit int) bool {
-	now, p := m.snapshot(), m.pos
-	f := found{now: now}
-	var got []modelRow
-	for _, r := range m.sorted() {
-		visible := m.committed[r.xid] && now.sees(r.xid)
-		late := visible && r.id <= p.Last && !p.Snapshot.sees(r.xid)
-		if p.Pass != nil {
-			late = late && p.Pass.Snapshot.sees(r.xid) && r.id > p.Pass.Through && r.id <= p.Pass.Through+passWindow
-		}
-		if !late {
-			continue
-		}
-		if len(got) == limit {
-			f.lateMore = true
-			break
-		}
-		got = append(got, r)
-		f.lateLast = r.id
-	}
-	for _, r := range m.sorted() {
-		if p.Pass != nil || f.lateMore || r.id <= p.Last || !m.committed[r.xid] || !now.sees(r.xid) {
-			continue
-		}
-		if len(got) == limit {
-			f.freshMore = true
-			break
-		}
-		got = append(got, r)
-		f.freshLast = r.id
-	}
-	m.pos = p.after(f)
+// readSome reads as reader.read does, and reports whether more may be there.
+func (m *cursorModel) readSome(t *rapid.T, limit int) bool {
+	f, got := answer(m.sorted(), func(xid uint64) bool { return m.committed[xid] }, m.snapshot(), m.pos, limit)
+	m.pos = m.pos.after(f)
 	m.deliver(t, got)
 	return len(got) > 0 || m.pos.Pass != nil || f.freshMore
 }
 
-func (m *model) sorted() []modelRow {
+func (m *cursorModel) sorted() []modelRow {
 	return slices.SortedFunc(slices.Values(m.rows), func(a, b modelRow) int { return int(a.id - b.id) })
 }
 
-func (m *model) deliver(t *rapid.T, got []modelRow) {
+func (m *cursorModel) deliver(t *rapid.T, got []modelRow) {
 	for _, r := range got {
 		require.False(t, m.seen[r.id], "row %d is delivered twice", r.id)
 		m.seen[r.id] = true
