@@ -27,9 +27,12 @@ func (a arrived) add(r *report, scenario string) {
 	}
 }
 
+// numbering tells the number of a record.
+type numbering func(*kgo.Record) (int, error)
+
 // drained waits until the topic holds all of n records for a read_committed consumer, and returns how many became visible in a second
 // from the first to the last. It gives up when failed has an error. As throughput does, it watches the last stable offsets, and reads the records afterwards.
-func (b *bench) drained(ctx context.Context, topic string, n int, failed func() error) (float64, arrived, error) {
+func (b *bench) drained(ctx context.Context, topic string, n int, number numbering, failed func() error) (float64, arrived, error) {
 	const quiet = time.Second
 	var first, last time.Time
 	var before, visible int64
@@ -48,7 +51,7 @@ func (b *bench) drained(ctx context.Context, topic string, n int, failed func() 
 				first, before = last, sum
 			}
 		case visible >= int64(n) && time.Since(last) > quiet: // markers of transactions count as offsets
-			a, err := b.arrivedIn(ctx, topic, n)
+			a, err := b.arrivedIn(ctx, topic, n, number)
 			if err != nil {
 				return 0, a, err
 			}
@@ -77,15 +80,15 @@ func (b *bench) stable(ctx context.Context, topic string) (sum int64, err error)
 }
 
 // arrivedIn reads all that the topic holds.
-func (b *bench) arrivedIn(ctx context.Context, topic string, n int) (a arrived, err error) {
+func (b *bench) arrivedIn(ctx context.Context, topic string, n int, number numbering) (a arrived, err error) {
 	seen := make([]bool, n)
 	newest := map[int]int{}
 	err = b.eachRecord(ctx, topic, func(rec *kgo.Record) error {
-		i, err := sequence(rec.Value)
+		i, err := number(rec)
 		if err != nil {
 			return err
 		}
-		if i >= n {
+		if i < 0 || i >= n {
 			return fmt.Errorf("%s holds record %d, and only %d were written", topic, i, n)
 		}
 		if seen[i] {
@@ -141,7 +144,10 @@ func (b *bench) eachRecord(ctx context.Context, topic string, f func(*kgo.Record
 	return nil
 }
 
-// sequence is the number of a record: the invoice_id of its first line. Fields come in any order.
+// numberOfRow is the number that a record of an outbox's row has in its payload.
+func numberOfRow(rec *kgo.Record) (int, error) { return sequence(rec.Value) }
+
+// sequence is the number in a payload: the invoice_id of its first line. Fields come in any order.
 func sequence(value []byte) (int, error) {
 	_, rest, _ := bytes.Cut(value, []byte(`"lines"`))
 	_, rest, ok := bytes.Cut(rest, []byte(`"invoice_id": `))

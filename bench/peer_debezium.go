@@ -161,7 +161,7 @@ func (d *debezium) drain(ctx context.Context, scenario, name string, n int) erro
 	if err := d.order(ctx, d.system, "resume"); err != nil {
 		return err
 	}
-	rate, a, err := d.b.drained(ctx, topic, n, d.peer.failed)
+	rate, a, err := d.b.drained(ctx, topic, n, numberOfRow, d.peer.failed)
 	if err != nil {
 		return d.said(err)
 	}
@@ -194,7 +194,7 @@ func (d *debezium) killed(ctx context.Context, scenario string, n int) error {
 		return err
 	}
 	pause(ctx, 300*time.Millisecond) // what the broker still had to do: a JVM takes longer to start
-	before, err := d.b.arrivedIn(ctx, topic, n)
+	before, err := d.b.arrivedIn(ctx, topic, n, numberOfRow)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (d *debezium) killed(ctx context.Context, scenario string, n int) error {
 		return d.said(err)
 	}
 	d.b.report.add(scenario, "first after kill s", "s", time.Since(begin).Seconds())
-	_, a, err := d.b.drained(ctx, topic, n, d.peer.failed)
+	_, a, err := d.b.drained(ctx, topic, n, numberOfRow, d.peer.failed)
 	if err != nil {
 		return d.said(err)
 	}
@@ -225,7 +225,7 @@ func (d *debezium) moreThan(ctx context.Context, topic string, distinct, n int) 
 			continue
 		}
 		looked = sum
-		a, err := d.b.arrivedIn(ctx, topic, n)
+		a, err := d.b.arrivedIn(ctx, topic, n, numberOfRow)
 		if err != nil || a.distinct > distinct {
 			return err
 		}

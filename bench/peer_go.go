@@ -74,7 +74,7 @@ func (g goPeer) drain() func(*bench, context.Context) error {
 			return err
 		}
 		m := b.meter(p.PID())
-		rate, a, err := b.drained(ctx, topic, n, p.failed)
+		rate, a, err := b.drained(ctx, topic, n, numberOfRow, p.failed)
 		if err != nil {
 			return p.said(err)
 		}

@@ -14,6 +14,8 @@ func peerScenarios() []scenario {
 		{name: "debezium-latency-eos", about: "Debezium, exactly once: commit until a read_committed consumer sees it, 2,000 rows/s", takes: 50 * time.Second, run: debeziumLatency("debezium-latency-eos", true)},
 		{name: "debezium-latency-alo", about: "Debezium, at least once: commit until a read_committed consumer sees it, 2,000 rows/s", takes: 50 * time.Second, run: debeziumLatency("debezium-latency-alo", false)},
 		{name: "skiplocked", about: "the tuned SKIP LOCKED poller, at least once: drain a backlog", takes: 15 * time.Second, run: goPeer["skiplocked"].drain()},
+		{name: "streams-default", about: "Kafka Streams, exactly once, defaults: the mapping of normalize", takes: 40 * time.Second, run: streams("streams-default", streamsDefaults())},
+		{name: "streams-tuned", about: "Kafka Streams, exactly once, tuned and warm: the mapping of normalize", takes: 40 * time.Second, run: streams("streams-tuned", streamsTuned())},
 		{name: "river", about: "River, at least once and without order: drain a backlog", takes: 15 * time.Second, run: goPeer["river"].drain()},
 		{name: "watermill", about: "Watermill's SQL subscriber and forwarder, at least once: drain a backlog", takes: 25 * time.Second, run: goPeer["watermill"].drain()},
 	}
