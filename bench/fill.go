@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,8 +35,12 @@ begin
 end
 $$`
 
-// newBacklog is a rig whose outbox holds b.o.rows rows. They are written once, and every rig has a copy: all rounds drain the same.
+// newBacklog is a rig whose outbox holds b.o.rows rows of many small transactions. They are written once, and every rig has a copy: all rounds drain the same.
 func (b *bench) newBacklog(ctx context.Context) (*rig, error) {
+	return b.newBacklogOf(ctx, rigOptions{})
+}
+
+func (b *bench) newBacklogOf(ctx context.Context, o rigOptions) (*rig, error) {
 	name := "bench_filled_" + strconv.Itoa(b.o.rows)
 	if b.filled[name] == "" {
 		r, err := b.newRig(ctx)
@@ -53,7 +58,8 @@ func (b *bench) newBacklog(ctx context.Context) (*rig, error) {
 		}
 		b.filled[name] = name
 	}
-	return b.newRigOf(ctx, rigOptions{source: name})
+	o.source = name
+	return b.newRigOf(ctx, o)
 }
 
 func (r *rig) fillOutbox(ctx context.Context, n int) error {
@@ -83,27 +89,89 @@ func (r *rig) fillOutbox(ctx context.Context, n int) error {
 	return err
 }
 
+// series is a backlog that a few big transactions leave: quick to write.
+type series struct {
+	rows, tenants int
+	payload       int // bytes, about
+}
+
+// fillSeries takes the first and the last number of its rows, the number of tenants, and how many times 32 characters the payload has.
+// They are random beyond 500 bytes: a payload that repeats itself would be compressed by Postgres to nothing.
+const (
+	fillSeries = `insert into leat.outbox (event_id, tenant, entity, key, operation, payload)
+		select gen_random_uuid(), 'tenant-' || i % $3, 'invoice', 'invoice-' || i % 50000, 'upsert',
+		       convert_to('{"memo": "' || repeat(md5(i::text), $4) || '"}', 'UTF8')
+		from generate_series($1::int, $2::int) i`
+	fillRandom = `insert into leat.outbox (event_id, tenant, entity, key, operation, payload)
+		select gen_random_uuid(), 'tenant-' || i % $3, 'invoice', 'invoice-' || i % 50000, 'upsert',
+		       convert_to('{"memo": "' || (select string_agg(md5(i::text || n), '') from generate_series(1, $4::int) n) || '"}', 'UTF8')
+		from generate_series($1::int, $2::int) i`
+	makePartitions = `select count(*) from leat.make_partitions($1)`
+)
+
+func (r *rig) fillSeries(ctx context.Context, s series) error {
+	const connections, step = 2, 50_000
+	const million = 1_000_000
+	if _, err := r.source.Exec(ctx, makePartitions, s.rows/million+2); err != nil {
+		return fmt.Errorf("making partitions: %w", err)
+	}
+	sql := fillSeries
+	if s.payload > 1000 {
+		sql = fillRandom
+	}
+	var next atomic.Int64
+	var g errgroup.Group
+	for range connections {
+		g.Go(func() error {
+			for {
+				from := int(next.Add(step)) - step
+				if from >= s.rows {
+					return nil
+				}
+				if _, err := r.source.Exec(ctx, sql, from, min(from+step, s.rows)-1, s.tenants, (s.payload+31)/32); err != nil {
+					return fmt.Errorf("filling the outbox: %w", err)
+				}
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	_, err := r.source.Exec(ctx, "vacuum analyze leat.outbox")
+	return err
+}
+
+// sourcePayload is what the source system writes of a change: an invoice with two lines, about 500 bytes.
+func (r *rig) sourcePayload(i int) []byte {
+	return fmt.Appendf(nil, `{"invoice_id": %d, "customer_id": %d, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": "31.50", "billing_country": "Brazil", "lines": [{"invoice_line_id": 1, "invoice_id": %d, "track_id": 2, "unit_price": "10.50", "quantity": 1}, {"invoice_line_id": 2, "invoice_id": %d, "track_id": 4, "unit_price": "10.50", "quantity": 2}], "memo": "%096x"}`,
+		i%keys, i%59, i, i, i)
+}
+
 // sourceRecord is what the relay makes of a row.
 func (r *rig) sourceRecord(i int) *kgo.Record {
-	id := i % keys
-	value := fmt.Appendf(nil, `{"invoice_id": %d, "customer_id": %d, "invoice_date": "2026-11-23 00:00:00", "status": "open", "currency": "USD", "total": "31.50", "billing_country": "Brazil", "lines": [{"invoice_line_id": 1, "invoice_id": %d, "track_id": 2, "unit_price": "10.50", "quantity": 1}, {"invoice_line_id": 2, "invoice_id": %d, "track_id": 4, "unit_price": "10.50", "quantity": 2}], "memo": "%096x"}`,
-		id, i%59, i, i, i)
-	return r.record(r.sourceInvoices, topics.SourceKind("invoice"), i, value)
+	return r.record(r.sourceInvoices, topics.SourceKind("invoice"), i, r.sourcePayload(i))
 }
 
 // financeRecord is what normalize makes of it: its payload is what the contract asks for.
 func (r *rig) financeRecord(i int) *kgo.Record {
-	id := "invoice-" + strconv.Itoa(i%keys)
-	money := func(cents int) string {
-		return fmt.Sprintf(`{"amount":"%d.%02d","currency":"USD"}`, cents/100, cents%100)
-	}
 	value := fmt.Appendf(nil, `{"tenant":"acme","system":"%s","source_id":"%s","type":"invoice","number":"%d","contact_id":"%d","issue_date":"2026-11-23","currency":"USD","status":"open","lines":[{"id":"1","item":"2","quantity":"1","unit_price":%s,"total":%s},{"id":"2","item":"4","quantity":"2","unit_price":%s,"total":%s}],"subtotal":%s,"total":%s}`,
-		r.system, id, i, i%59, money(1050), money(1050), money(1050), money(2100), money(3150), money(3150))
+		r.system, key(i), i, i%59, dollars(1050), dollars(1050), dollars(1050), dollars(2100), dollars(3150), dollars(3150))
 	return r.record(r.financeInvoices, topics.FinanceKind("invoice", 1), i, value)
 }
 
+// flatRecord is a finance record that becomes one row of one table: an invoice without lines.
+func (r *rig) flatRecord(i int) *kgo.Record {
+	value := fmt.Appendf(nil, `{"tenant":"acme","system":"%s","source_id":"%s","type":"invoice","number":"%d","contact_id":"%d","issue_date":"2026-11-23","currency":"USD","status":"open","lines":[],"total":%s}`,
+		r.system, key(i), i, i%59, dollars(3150))
+	return r.record(r.financeInvoices, topics.FinanceKind("invoice", 1), i, value)
+}
+
+func dollars(cents int) string {
+	return fmt.Sprintf(`{"amount":"%d.%02d","currency":"USD"}`, cents/100, cents%100)
+}
+
 func (r *rig) record(topic, kind string, i int, value []byte) *kgo.Record {
-	subject := "invoice-" + strconv.Itoa(i%keys)
+	subject := key(i)
 	e := topics.Envelope{
 		ID: uuid.NewString(), Tenant: "acme", System: r.system, Kind: kind, Operation: topics.Upsert, Subject: subject, Time: time.Now(),
 		Sequence: int64(i + 1), Epoch: 1, DataSchema: "1", ContentType: "application/json",

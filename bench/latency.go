@@ -27,7 +27,7 @@ const (
 	flowWarmUp   = 3 * time.Second
 	flowMeasured = 10 * time.Second
 	flowWriters  = 8
-	flowLate     = 10 * time.Second // after the last commit everything has to have arrived by then
+	flowLate     = 30 * time.Second // after the last commit everything has to have arrived by then
 )
 
 // measureFlow adds the percentiles of the time from the acknowledgement of a commit to the arrival. The load is an open loop: a

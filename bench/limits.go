@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 )
 
 const batch = 10_000
@@ -172,49 +173,35 @@ func (b *bench) copyLimit(ctx context.Context) error {
 	return nil
 }
 
-// upsertLimit writes invoices into a table with the columns that the guard needs, two connections, 1,000 rows a statement.
-func (b *bench) upsertLimit(ctx context.Context) error {
+// insertLimit writes outbox rows, 1,000 a statement, on two connections.
+func (b *bench) insertLimit(ctx context.Context) error {
 	r, err := b.newRig(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	const table = `create table bare (tenant text, system text, source_id text, number text, contact_id text, issue_date date, currency text,
-		status text, total numeric, sequence bigint, hash bytea, primary key (tenant, system, source_id))`
-	if _, err := r.reporting.Exec(ctx, table); err != nil {
-		return err
-	}
-	const upsert = `insert into bare select 'acme', 'shop', id, id, 'c', '2026-11-23', 'USD', 'open', t::numeric, n, '\x00'
-		from unnest($1::text[], $2::text[], $3::bigint[]) as u(id, t, n)
-		on conflict (tenant, system, source_id) do update set number = excluded.number, contact_id = excluded.contact_id,
-		  issue_date = excluded.issue_date, currency = excluded.currency, status = excluded.status, total = excluded.total,
-		  sequence = excluded.sequence, hash = excluded.hash where bare.sequence < excluded.sequence`
-	n := b.publishRows()
+	const insert = `insert into leat.outbox (event_id, tenant, entity, key, operation, payload)
+		select gen_random_uuid(), 'acme', 'invoice', k, 'upsert', p from unnest($1::text[], $2::bytea[]) as i(k, p)`
+	const connections, rows = 2, 1000
 	begin := time.Now()
-	errs := make(chan error, 2)
-	for w := range 2 {
-		go func() {
-			ids, totals, versions := make([]string, 1000), make([]string, 1000), make([]int64, 1000)
-			for at := w * 1000; at < n; at += 2000 {
-				for i := range ids {
-					ids[i], totals[i], versions[i] = fmt.Sprintf("invoice-%d", at+i), "31.50", int64(at+i+1)
+	var g errgroup.Group
+	for w := range connections {
+		g.Go(func() error {
+			names, payloads := make([]string, rows), make([][]byte, rows)
+			for at := w * rows; at < b.o.rows; at += connections * rows {
+				for i := range rows {
+					names[i], payloads[i] = key(at+i), r.sourcePayload(at+i)
 				}
-				if _, err := r.reporting.Exec(ctx, upsert, ids, totals, versions); err != nil {
-					errs <- err
-					return
+				if _, err := r.source.Exec(ctx, insert, names, payloads); err != nil {
+					return err
 				}
 			}
-			errs <- nil
-		}()
+			return nil
+		})
 	}
-	for range 2 {
-		if err := <-errs; err != nil {
-			return err
-		}
+	if err := g.Wait(); err != nil {
+		return err
 	}
-	b.report.add("upsert", "records/s", "records/s", float64(n)/time.Since(begin).Seconds())
+	b.report.add("insert", "records/s", "records/s", float64(b.o.rows)/time.Since(begin).Seconds())
 	return nil
 }
-
-// publishRows is how many invoices are published: lines and links make three to four rows of each.
-func (b *bench) publishRows() int { return max(10_000, b.o.rows/5) }

@@ -7,15 +7,26 @@ import (
 	"strings"
 )
 
-// markdown is the page, with the scenarios in the order given.
-func (r *report) markdown(all []scenario) []byte {
+// markdown is the page, with the scenarios in the order given. plots are the names of those that were drawn.
+func (r *report) markdown(all []scenario, plots []chart) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Performance\n\nWritten by `go run ./bench`; `performance.json` beside this page has every single value. Source, Postgres, Kafka, what is\n"+
-		"measured and the consumer share the machine: %s; %s, PostgreSQL %s, Apache Kafka %s with one broker.\n"+
-		"A backlog is %s records of about 500 bytes, unless it says otherwise. Median and range over %d rounds at most. Compare ratios within\n"+
-		"this page; other machines give other figures.\n", r.Machine, r.Go, r.PG, r.Kafka, human(float64(r.Rows)), r.Rounds)
+		"measured and the consumer share the machine: %s;\n%s, PostgreSQL %s, Apache Kafka %s with one broker.\n\n"+
+		"A backlog is %s records of about 500 bytes, unless it says otherwise. Median and range over %d rounds at most, interleaved. Processor time is\n"+
+		"of what is measured; that of the servers beside it stands under its own name. Compare ratios within this page; other machines give other figures.\n",
+		r.Machine, r.Go, r.PG, r.Kafka, human(float64(r.Rows)), r.Rounds)
+	if len(r.Failed) > 0 {
+		fmt.Fprintf(&b, "\nNot measured, because it failed: %s.\n", strings.Join(r.Failed, ", "))
+	}
 	r.ratioTable(&b)
-	r.resultTable(&b, all)
+	for _, c := range plots {
+		fmt.Fprintf(&b, "\n![%s](%s)\n", c.title, c.file())
+	}
+	for _, g := range []struct{ group, title string }{
+		{groupLimits, "Limits: the bare client calls"}, {groupLeat, "Leat"}, {groupScaling, "Leat, as the load grows"}, {groupPeers, "Peers on the same work"},
+	} {
+		r.resultTable(&b, g.title, slices.DeleteFunc(slices.Clone(all), func(s scenario) bool { return s.group != g.group }))
+	}
 	if len(r.Settings) > 0 {
 		fmt.Fprintf(&b, "\n## Settings\n\n")
 		for _, s := range r.Settings {
@@ -24,6 +35,8 @@ func (r *report) markdown(all []scenario) []byte {
 	}
 	return b.Bytes()
 }
+
+func (c chart) file() string { return "performance-" + c.name + ".svg" }
 
 func (r *report) ratioTable(b *bytes.Buffer) {
 	if len(r.Ratios) == 0 {
@@ -39,22 +52,20 @@ func (r *report) ratioTable(b *bytes.Buffer) {
 	}
 }
 
-func (r *report) resultTable(b *bytes.Buffer, all []scenario) {
-	fmt.Fprintf(b, "\n## Results\n\n| | | median | range |\n| --- | --- | ---: | ---: |\n")
-	about := map[string]string{}
-	order := map[string]int{}
-	for i, s := range all {
-		about[s.name], order[s.name] = s.about, i
-	}
-	sorted := slices.Clone(r.Results)
-	slices.SortStableFunc(sorted, func(x, y *result) int { return order[x.Scenario] - order[y.Scenario] })
-	last := ""
-	for _, x := range sorted {
-		title := ""
-		if x.Scenario != last {
-			title, last = about[x.Scenario], x.Scenario
+// resultTable has what was measured by some scenarios; without any it is left out.
+func (r *report) resultTable(b *bytes.Buffer, title string, some []scenario) {
+	var rows bytes.Buffer
+	for _, s := range some {
+		about := s.about
+		for _, x := range r.Results {
+			if x.Scenario == s.name {
+				fmt.Fprintf(&rows, "| %s | %s | %s | %s – %s |\n", about, x.label(), human(x.median()), human(slices.Min(x.Values)), human(slices.Max(x.Values)))
+				about = ""
+			}
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s – %s |\n", title, x.label(), human(x.median()), human(slices.Min(x.Values)), human(slices.Max(x.Values)))
+	}
+	if rows.Len() > 0 {
+		fmt.Fprintf(b, "\n## %s\n\n| | | median | range |\n| --- | --- | ---: | ---: |\n%s", title, rows.Bytes())
 	}
 }
 

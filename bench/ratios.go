@@ -4,70 +4,112 @@ package main
 type ratio struct {
 	Name   string  `json:"name"`
 	Value  float64 `json:"value"`
-	Wanted string  `json:"wanted"` // as in ">= 0.8"
+	Wanted string  `json:"wanted"` // as in ">= 0.80"
 	Holds  bool    `json:"holds"`
 	Limit  string  `json:"limit,omitempty"` // what a profile showed to stand in the way
 }
 
-// wanted is a proportion to reach: value is computed from results by their keys.
+// wanted is a proportion to reach: the median of one result by that of another, or by the lowest of several.
 type wanted struct {
-	name    string
-	value   func(m medians) float64
-	atLeast bool // else at most
-	bound   float64
+	name  string
+	of    resultKey
+	by    []resultKey
+	least bool // the bound is the least it may be; else the most
+	bound float64
 }
 
-// medians reads results; asking for one that was not measured spoils the ratio.
-type medians struct {
-	r       *report
-	missing *bool
+type resultKey struct{ scenario, measure string }
+
+const (
+	perSecond = "records/s"
+	cpuTime   = "cpu s/100k"
+	memory    = "max rss MB"
+	afterKill = "first after kill s"
+	p50       = "p50 ms"
+	p99       = "p99 ms"
+)
+
+func atLeast(bound float64, name string, of resultKey, by ...resultKey) wanted {
+	return wanted{name, of, by, true, bound}
 }
 
-func (m medians) of(scenario, measure string) float64 {
-	x := m.r.find(scenario, measure)
-	if x == nil {
-		*m.missing = true
-		return 0
-	}
-	return x.median()
+func atMost(bound float64, name string, of resultKey, by ...resultKey) wanted {
+	return wanted{name, of, by, false, bound}
 }
 
+// wantedRatios are all that are asked for.
 func wantedRatios() []wanted {
+	drain := resultKey{"relay", perSecond}
+	latency := func(measure string) resultKey { return resultKey{"latency-2000", measure} }
+	sink := resultKey{"jdbc-sink", perSecond}
+	both := resultKey{"source", "business+outbox in one statement, 8 clients"}
 	return []wanted{
-		{
-			"relay drain / the lower of read and produce", func(m medians) float64 {
-				return m.of("relay", "records/s") / min(m.of("read", "records/s"), m.of("produce", "records/s"))
-			}, true, 0.8,
-		},
+		atLeast(0.8, "relay drain / the lower of bare reading and bare producing", drain, resultKey{"read", perSecond}, resultKey{"produce", perSecond}),
+		atLeast(8, "relay drain / Debezium, exactly once", drain, resultKey{"debezium-eos", perSecond}),
+		atLeast(3, "relay drain / SKIP LOCKED poller", drain, resultKey{"skiplocked", perSecond}),
+		atMost(1./10, "relay processor time of a row / Debezium's, exactly once", resultKey{"relay", cpuTime}, resultKey{"debezium-eos", cpuTime}),
+		atMost(1./10, "relay resident memory / Debezium's, exactly once", resultKey{"relay", memory}, resultKey{"debezium-eos", memory}),
+		atMost(1./5, "relay first record after a kill / Debezium's, exactly once", resultKey{"failover", afterKill}, resultKey{"debezium-eos", afterKill}),
+		atMost(1./3, "relay p50 at 2,000 rows/s / Debezium's, exactly once", latency(p50), resultKey{"debezium-latency-eos", p50}),
+		atMost(1./8, "relay p99 at 2,000 rows/s / Debezium's, exactly once", latency(p99), resultKey{"debezium-latency-eos", p99}),
+		atMost(1, "relay p50 at 2,000 rows/s / Debezium's, at least once", latency(p50), resultKey{"debezium-latency-alo", p50}),
+		atMost(1, "relay p99 at 2,000 rows/s / Debezium's, at least once", latency(p99), resultKey{"debezium-latency-alo", p99}),
+		atLeast(0.9, "relay drain of 10,000,000 rows / of 100,000", resultKey{"backlog", "10000000 rows"}, resultKey{"backlog", "100000 rows"}),
+		atLeast(0.9, "relay drain with 200 writers / with one, of the same rate", resultKey{"writers", "200 writers"}, resultKey{"writers", "1 writers"}),
+		atLeast(0.9, "relay drain with a transaction held open / without", resultKey{"held", "a transaction held open"}, resultKey{"held", "no transaction open"}),
+		atLeast(2, "normalize / Kafka Streams at its defaults", resultKey{"normalize", perSecond}, resultKey{"streams-default", perSecond}),
+		atLeast(1.2, "normalize / Kafka Streams, tuned and warm", resultKey{"normalize", perSecond}, resultKey{"streams-tuned", perSecond}),
+		atLeast(1.5, "publish with its link row / JDBC sink", resultKey{"publish-flat", perSecond}, sink),
+		// Leat has no setting that leaves the link rows out: they are what tells it that a repeated record changes nothing.
+		atLeast(2, "publish / JDBC sink, asked for without link rows and measured with them", resultKey{"publish-flat", perSecond}, sink),
+		atLeast(0.7, "publish / bare guarded upsert of the same rows", resultKey{"publish", perSecond}, resultKey{"upsert-rows", perSecond}),
+		atLeast(0.85, "source with the outbox in the same statement / without, 8 clients, one statement each", both,
+			resultKey{"source", "business, 8 clients"}),
+		atLeast(0.85, "source with the outbox in the same statement / begin, business, commit, 8 clients", both,
+			resultKey{"source", "begin, business, commit, 8 clients"}),
 	}
+}
+
+// limits are what profiles have shown to stand in the way of a ratio that does not hold, by its name.
+func limits() map[string]string {
+	return map[string]string{}
 }
 
 // rate computes the ratios whose inputs were measured and returns the names of the others.
-func (r *report) rate(all []wanted) (missing []string) {
+func (r *report) rate(all []wanted, limits map[string]string) (missing []string) {
 	r.Ratios = []ratio{}
 	for _, w := range all {
-		unknown := false
-		value := w.value(medians{r, &unknown})
-		if unknown {
+		value, ok := w.value(r)
+		if !ok {
 			missing = append(missing, w.name)
 			continue
 		}
-		r.Ratios = append(r.Ratios, w.rated(value))
+		x := ratio{Name: w.name, Value: value, Wanted: "<= " + human(w.bound), Holds: value <= w.bound}
+		if w.least {
+			x.Wanted, x.Holds = ">= "+human(w.bound), value >= w.bound
+		}
+		if !x.Holds {
+			x.Limit = limits[w.name]
+		}
+		r.Ratios = append(r.Ratios, x)
 	}
 	return missing
 }
 
-func (w wanted) rated(value float64) ratio {
-	x := ratio{Name: w.name, Value: value, Limit: limits()[w.name]}
-	if w.atLeast {
-		x.Wanted, x.Holds = ">= "+human(w.bound), value >= w.bound
-	} else {
-		x.Wanted, x.Holds = "<= "+human(w.bound), value <= w.bound
+func (w wanted) value(r *report) (float64, bool) {
+	of := r.find(w.of.scenario, w.of.measure)
+	if of == nil {
+		return 0, false
 	}
-	return x
-}
-
-// limits are what profiles have shown to stand in the way of a ratio, by its name.
-func limits() map[string]string {
-	return map[string]string{}
+	var lowest float64
+	for i, k := range w.by {
+		x := r.find(k.scenario, k.measure)
+		if x == nil || x.median() == 0 {
+			return 0, false
+		}
+		if m := x.median(); i == 0 || m < lowest {
+			lowest = m
+		}
+	}
+	return of.median() / lowest, true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -55,6 +56,13 @@ func (r *report) find(scenario, measure string) *result {
 	return r.Results[i]
 }
 
+// setting notes how something was set, once.
+func (r *report) setting(text string) {
+	if !slices.Contains(r.Settings, text) {
+		r.Settings = append(r.Settings, text)
+	}
+}
+
 func (r *report) took(scenario string, d time.Duration) {
 	if r.Seconds == nil {
 		r.Seconds = map[string]float64{}
@@ -72,7 +80,10 @@ func (r *result) median() float64 {
 
 // describe notes what does not change over the run.
 func (r *report) describe(o options, s *servers) {
-	r.Rows, r.Rounds, r.Settings = o.rows, o.rounds, s.settings
+	r.Rows, r.Rounds = o.rows, o.rounds
+	for _, text := range s.settings {
+		r.setting(text)
+	}
 	r.Go, r.CPUs, r.Machine = runtime.Version(), runtime.NumCPU(), machine()
 }
 
@@ -96,24 +107,34 @@ func machine() string {
 
 // write prints the page, and puts it with its plots and all values into the directory out, unless that is "".
 func (r *report) write(stdout, stderr io.Writer, out string, all []scenario) error {
-	missing := r.rate(wantedRatios())
-	if len(missing) > 0 {
-		_, _ = fmt.Fprintf(stderr, "not measured in this run, so left out: %s\n", strings.Join(missing, "; "))
+	if missing := r.rate(wantedRatios(), limits()); len(missing) > 0 {
+		_, _ = fmt.Fprintf(stderr, "ratios left out, as not all they need was measured in this run:\n  %s\n", strings.Join(missing, "\n  "))
 	}
-	page := r.markdown(all)
-	if _, err := stdout.Write(page); err != nil {
-		return err
+	for _, name := range slices.Sorted(maps.Keys(r.Seconds)) {
+		_, _ = fmt.Fprintf(stderr, "%-24s took %.0f s\n", name, r.Seconds[name])
+	}
+	var drawn []chart
+	files := map[string][]byte{}
+	for _, c := range charts() {
+		if svg := c.svg(r); svg != nil {
+			drawn, files[c.file()] = append(drawn, c), svg
+		}
 	}
 	if out == "" {
-		return nil
+		drawn = nil // a page that is only printed has none beside it
+	}
+	page := r.markdown(all, drawn)
+	if _, err := stdout.Write(page); err != nil || out == "" {
+		return err
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	errs := []error{
-		os.WriteFile(filepath.Join(out, "performance.json"), append(data, '\n'), 0o644),
-		os.WriteFile(filepath.Join(out, "performance.md"), page, 0o644),
+	files["performance.md"], files["performance.json"] = page, append(data, '\n')
+	var errs []error
+	for name, content := range files {
+		errs = append(errs, os.WriteFile(filepath.Join(out, name), content, 0o644))
 	}
 	return errors.Join(errs...)
 }

@@ -22,7 +22,8 @@ const defaultPartitions = 8
 
 // rigOptions say what is particular about a rig.
 type rigOptions struct {
-	partitions int    // default 8
+	partitions int    // of each topic; default 8
+	more       bool   // a second entity, payment, whose rows go to a topic of their own
 	source     string // the database that the source's is a copy of; default: an empty one with Leat's outbox
 }
 
@@ -105,15 +106,19 @@ func (r *rig) configure() error {
 	if err := os.WriteFile(filepath.Join(dir, "invoice.yaml"), []byte(mapping), 0o600); err != nil {
 		return err
 	}
+	entities := "invoice"
+	if r.o.more {
+		entities += ", payment"
+	}
 	r.config = filepath.Join(dir, "leat.yaml.txt")
 	return os.WriteFile(r.config, fmt.Appendf(nil, `kafka: {brokers: "%s", partitions: %d}
-sources: [{name: %s, url: "%s", entities: [invoice]}]
+sources: [{name: %s, url: "%s", entities: [%s]}]
 relay: {group: %s}
 normalize: {mappings: "%s", group: %s, instance: one}
 publish: {group: %s, instance: one, reporting: {url: "%s"}}
 http: {listen: "off"}
 log: {level: warn}
-`, strings.Join(r.b.servers.brokers, ","), r.o.partitions, r.system, r.sourceURL, r.groups[0], dir, r.groups[1], r.groups[2], r.reportingURL), 0o600)
+`, strings.Join(r.b.servers.brokers, ","), r.o.partitions, r.system, r.sourceURL, entities, r.groups[0], dir, r.groups[1], r.groups[2], r.reportingURL), 0o600)
 }
 
 // command runs leat until it ends.

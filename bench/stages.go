@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // stageTimeout is how long a stage may take for its backlog.
@@ -49,22 +51,26 @@ func (b *bench) stage(ctx context.Context, r *rig, scenario, name, output string
 	return p.stop()
 }
 
-// publish measures from the start of its first commit, seen by polling the table, to the last invoice.
 func (b *bench) publish(ctx context.Context) error {
+	return b.publishing(ctx, "publish", (*rig).financeRecord)
+}
+
+func (b *bench) publishFlat(ctx context.Context) error {
+	return b.publishing(ctx, "publish-flat", (*rig).flatRecord)
+}
+
+// publishing measures from the start of the first commit, seen by polling the table, to the last invoice. Record i has the outbox id
+// i+1 and the key i%keys.
+func (b *bench) publishing(ctx context.Context, scenario string, record func(*rig, int) *kgo.Record) error {
 	r, err := b.newRig(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	n := b.publishRows()
-	if err := b.produce(ctx, n, r.financeRecord); err != nil {
+	if err := b.produce(ctx, n, func(i int) *kgo.Record { return record(r, i) }); err != nil {
 		return err
 	}
-	return b.publishing(ctx, r, "publish", n)
-}
-
-// publishing runs publish over n records of the invoices' topic. Record i has the outbox id i+1 and the key i%keys.
-func (b *bench) publishing(ctx context.Context, r *rig, scenario string, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
 	defer cancel()
 	distinct := min(n, keys)
