@@ -228,6 +228,9 @@ func (b *bench) throughput(ctx context.Context, topic string, n int, failed func
 			first, before = last, sum
 		}
 	}
+	if before == visible {
+		return 0, fmt.Errorf("all %d records of %s could be seen at once, so there is no rate: measure more of them", n, topic)
+	}
 	if err := b.count(ctx, topic, n); err != nil {
 		return 0, err
 	}

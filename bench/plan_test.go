@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 	o, err := parse(nil, all, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, defaultOut, o.out, "a whole run writes the report")
-	for _, args := range [][]string{{"-only", "relay"}, {"-rows", "10000"}, {"-rounds", "1"}} {
+	for _, args := range [][]string{{"-only", "relay"}, {"-rows", "20000"}, {"-rounds", "1"}} {
 		o, err = parse(args, all, io.Discard)
 		require.NoError(t, err)
 		require.Empty(t, o.out, "%s is only printed", args)
@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "x", o.out)
 	require.Len(t, selected(all, o.only), len(limitScenarios())+1)
-	for _, args := range [][]string{{"-only", "relays"}, {"-rows", "1"}, {"-rounds", "0"}, {"relay"}} {
+	for _, args := range [][]string{{"-only", "relays"}, {"-rows", "19999"}, {"-rounds", "0"}, {"relay"}} {
 		_, err = parse(args, all, io.Discard)
 		require.Error(t, err, "%s", args)
 	}

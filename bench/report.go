@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,6 +40,10 @@ type result struct {
 }
 
 func (r *report) add(scenario, measure, unit string, value float64) {
+	if math.IsNaN(value) || math.IsInf(value, 0) { // nothing was there to divide by: no result, and JSON has no word for it
+		r.Failed = append(r.Failed, scenario+": "+measure)
+		return
+	}
 	x := r.find(scenario, measure)
 	if x == nil {
 		x = &result{Scenario: scenario, Measure: measure, Unit: unit}
@@ -54,13 +59,6 @@ func (r *report) find(scenario, measure string) *result {
 		return nil
 	}
 	return r.Results[i]
-}
-
-// setting notes how something was set, once.
-func (r *report) setting(text string) {
-	if !slices.Contains(r.Settings, text) {
-		r.Settings = append(r.Settings, text)
-	}
 }
 
 func (r *report) took(scenario string, d time.Duration) {

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,7 @@ func TestWriteReport(t *testing.T) {
 	for _, v := range []float64{1000, 3000, 2000} {
 		r.add("relay", perSecond, perSecond, v)
 	}
+	r.add("relay", cpuTime, "s", math.Inf(-1))
 	r.add("read", perSecond, perSecond, 4000)
 	r.add("produce", perSecond, perSecond, 2500)
 	out := t.TempDir()
@@ -114,6 +116,7 @@ func TestWriteReport(t *testing.T) {
 	require.Contains(t, page.String(), "| records/s | 2,000 | 1,000 – 3,000 |")
 	require.Contains(t, page.String(), "| 0.80 | >= 0.80 | yes |")
 	require.Contains(t, page.String(), "(performance-relay.svg)")
+	require.Contains(t, page.String(), "failed: relay: cpu s/100k.")
 	require.Contains(t, log.String(), "normalize / Kafka Streams at its defaults")
 
 	written, err := os.ReadFile(filepath.Join(out, "performance.md"))

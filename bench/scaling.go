@@ -16,7 +16,7 @@ import (
 )
 
 // scaled is a size of a run with the usual number of rows, in proportion to the rows of this one.
-func (b *bench) scaled(n int) int { return max(minRows, int(float64(n)*float64(b.o.rows)/defaultRows)) }
+func (b *bench) scaled(n int) int { return n * b.o.rows / defaultRows }
 
 // drain measures the relay once, over what the rig's outbox holds of invoices, and returns rows a second.
 func (r *rig) drain(ctx context.Context, rows int) (float64, error) {
@@ -57,7 +57,7 @@ const usualPayload = 500 // bytes
 func (b *bench) scaleBacklog(ctx context.Context) error {
 	for _, p := range []struct{ rows, times int }{{100_000, 5}, {1_000_000, 2}, {10_000_000, 1}} {
 		for range p.times {
-			s := series{rows: b.scaled(p.rows), tenants: 1, payload: usualPayload}
+			s := series{rows: max(minRows, b.scaled(p.rows)), tenants: 1, payload: usualPayload}
 			if err := b.drainSeries(ctx, "backlog", strconv.Itoa(s.rows)+" rows", rigOptions{}, s); err != nil {
 				return err
 			}
