@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/leat-io/leat/internal/yamlbound"
 )
 
 // Load reads and checks the file at path. The error is Problems unless the file could not be read.
@@ -48,6 +50,9 @@ func (c *Config) resolve(dir string) {
 
 // Parse reads and checks text; file is its name in messages. The error is Problems.
 func Parse(file string, text []byte, getenv func(string) string) (*Config, error) {
+	if err := yamlbound.Check(text); err != nil {
+		return nil, Problems{{File: file, Line: 1, Message: err.Error(), Remedy: "write values out on lines of their own, and leave out what is not needed"}}
+	}
 	tree, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return nil, syntaxProblem(file, err)

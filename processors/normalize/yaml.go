@@ -9,6 +9,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/leat-io/leat/internal/yamlbound"
 )
 
 // Problem is one thing wrong with a mapping file.
@@ -70,6 +72,10 @@ type entry struct {
 
 // read parses one file to its outermost value.
 func read(p *problems, src []byte) entry {
+	if err := yamlbound.Check(src); err != nil {
+		p.add(nil, "", "%s; split the mapping into several files", err)
+		return entry{}
+	}
 	f, err := parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey()) // duplicates are found here, all of them
 	if err != nil {
 		p.add(errorToken(err), "", "not YAML: %s", firstLine(err))
