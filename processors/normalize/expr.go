@@ -45,6 +45,7 @@ func newExpressions() (*expressions, error) {
 		cel.Function("decimal", cel.Overload("decimal_dyn", []*cel.Type{cel.DynType}, cel.DynType,
 			cel.UnaryBinding(toDecimal))),
 		ext.Strings(ext.StringsVersion(2)),
+		boundedReplace(), boundedJoin(),
 		cel.ASTValidators(cel.ValidateComprehensionNestingLimit(maxComprehension)),
 	)
 	if err != nil {
@@ -89,7 +90,7 @@ func (x *expressions) compile(src string, inList, condition bool) (e *expression
 		return nil, 1, 1, err
 	}
 	e.program, err = env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost),
-		cel.InterruptCheckFrequency(100))
+		cel.CostTracking(textCost{}), cel.InterruptCheckFrequency(100))
 	return e, 1, 1, err
 }
 
@@ -166,7 +167,7 @@ func (d *document) native(at uint32) any {
 		}
 		return list
 	case text:
-		return string(d.scalar(at).text)
+		return nativeText(d.scalar(at).text)
 	case number:
 		return nativeNumber(string(d.scalar(at).text))
 	case boolean:
@@ -201,7 +202,7 @@ func parseDecimal(s string) (decimal, error) {
 func nativeNumber(s string) any {
 	d, err := parseDecimal(s)
 	if err != nil {
-		return types.NewErr("number %s: want %s", quote([]byte(s)), err)
+		return types.NewErr("%s wanted in the number %s", err, quote([]byte(s)))
 	}
 	if whole, err := d.n.Int64(); err == nil {
 		return whole

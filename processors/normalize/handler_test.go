@@ -199,6 +199,87 @@ func TestHandle_BoundsWhatAnExpressionCosts(t *testing.T) {
 	require.ErrorContains(t, res.Err, "cost limit")
 }
 
+// TestHandle_BoundsWhatAnExpressionMakes: each of these filled the memory, for a few units of cost.
+func TestHandle_BoundsWhatAnExpressionMakes(t *testing.T) {
+	t.Parallel()
+	list := strings.TrimSuffix(strings.Repeat(`"z",`, 2000), ",")
+	small, large := strings.Repeat("a", 20_000), strings.Repeat("a", 100_000)
+	for name, c := range map[string]struct{ expr, text, want string }{
+		"replace":          {`payload.a.replace("", payload.a) == ""`, small, "longer than 1048576 bytes"},
+		"join":             {`payload.l.join(payload.a) == ""`, small, "longer than 1048576 bytes"},
+		"sums":             {`payload.l.map(x, payload.a + payload.a).size() == 1`, small, "cost limit"},
+		"sums of lists":    {`payload.l.map(x, payload.l + payload.l).size() == 1`, small, "cost limit"},
+		"formatting":       {`"` + strings.Repeat("%s", 200) + `".format([` + strings.TrimSuffix(strings.Repeat("payload.a,", 200), ",") + `]) == ""`, small, "cost limit"},
+		"text of a record": {`payload.a == "x"`, large, "a text of 100000 bytes, want at most 65536"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			expr := strings.ReplaceAll(c.expr, "'", "''")
+			set := load(t, strings.Replace(kitchen, "has(payload.amount) && decimal(payload.amount) > 0", expr, 1))
+			res := one(t, set, message("erp", "deal", "1", topics.Upsert, `{"a":"`+c.text+`","l":[`+list+`]}`))
+			require.Equal(t, "mapping", processors.Code(res.Err))
+			require.ErrorContains(t, res.Err, "where.no_amount")
+			require.ErrorContains(t, res.Err, c.want)
+		})
+	}
+}
+
+func TestHandle_ReplacesAndJoins(t *testing.T) {
+	t.Parallel()
+	for expr, holds := range map[string]bool{
+		`"a-b-c".replace("-", "+") == "a+b+c"`:    true,
+		`"a-b-c".replace("-", "+", 1) == "a+b-c"`: true,
+		`"a-b-c".replace("-", "+", 0) == "a-b-c"`: true,
+		`"ab".replace("", ".") == ".a.b."`:        true,
+		`["a", "b"].join() == "ab"`:               true,
+		`["a", "b"].join(", ") == "a, b"`:         true,
+		`payload.l.join("") == "xy"`:              true,
+		`payload.l.join("") == "yx"`:              false,
+	} {
+		set := load(t, strings.Replace(kitchen, "has(payload.amount) && decimal(payload.amount) > 0", expr, 1))
+		res := one(t, set, message("erp", "deal", "1", topics.Upsert, strings.Replace(deal, "{", `{"l":["x","y"],`, 1)))
+		require.NoError(t, res.Err, expr)
+		require.Equal(t, holds, res.Outcome == normalize.Normalized, expr)
+	}
+}
+
+// TestHandle_RefusesHostilePayloads names what is wrong and where, and stays quick.
+func TestHandle_RefusesHostilePayloads(t *testing.T) {
+	t.Parallel()
+	set := load(t, kitchen)
+	with := func(field string) string { return strings.Replace(deal, `"amount":12345`, field, 1) }
+	for name, c := range map[string]struct{ payload, want string }{
+		"deep lists":         {`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`, "nested deeper than 64"},
+		"deep objects":       {strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000), "nested deeper than 64"},
+		"never closed":       {strings.Repeat("[", 100_000), "nested deeper than 64"},
+		"huge exponent":      {with(`"amount":1e1000000`), "1e1000000"},
+		"1,000 digits":       {with(`"amount":` + strings.Repeat("9", 1000)), "at most 60 digits"},
+		"1,000 places":       {with(`"amount":0.` + strings.Repeat("9", 1000)), "at most 60 digits"},
+		"duplicate key":      {with(`"amount":1,"amount":2`), "amount"},
+		"duplicate, escaped": {with(`"amount":1,"\u0061mount":2`), "amount"},
+		"not UTF-8":          {with("\"amount\":1,\"x\":\"\xff\""), "is not UTF-8"},
+		"NUL":                {with(`"amount":1,"x":"\u0000"`), "NUL"},
+		"half a surrogate":   {with(`"amount":1,"x":"\ud800"`), "half a surrogate pair"},
+		"surrogates swapped": {with(`"amount":1,"x":"\udc00\ud800"`), "half a surrogate pair"},
+		"a raw control":      {with("\"amount\":1,\"x\":\"\x1b[2J\""), "control character 0x1b"},
+		"nothing":            {``, "the record ends"},
+		"not JSON":           {`=cmd|'/c calc'!A0`, "want a JSON value"},
+		"a second value":     {deal + `{}`, "want the end of the record"},
+		"NaN":                {with(`"amount":NaN`), "want a JSON value"},
+		"text for an amount": {with(`"amount":"'; drop table reporting.invoices; --"`), "drop table"},
+		"17 MiB":             {`{"a":"` + strings.Repeat("x", 17<<20) + `"}`, "want at most 16777216"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res := one(t, set, message("erp", "deal", "1", topics.Upsert, c.payload))
+			require.Equal(t, "permanent", processors.Class(res.Err))
+			require.ErrorContains(t, res.Err, c.want)
+			require.Less(t, len(res.Err.Error()), 1000, "the message shows what was found, not all of it")
+			require.True(t, utf8.ValidString(res.Err.Error()))
+		})
+	}
+}
+
 // schemas compiles the contracts' files with an independent validator.
 func schemas(tb testing.TB) map[string]*jsonschema.Schema {
 	tb.Helper()
