@@ -21,9 +21,15 @@ import (
 // columns are what every query of rows selects, in the order that encoder.add expects. A payload of more than $1 bytes stays
 // where it is: no topic would take it, and one such row must not fill the relay's memory. The length of a toasted value is
 // known without reading it.
+//
+// The other columns that the table does not bound are cut short for the same reason: what is longer than any writer of ours makes it
+// comes as null, and the row is refused. Headers are measured as they are stored, which may be compressed, because measuring their text
+// would build it for every row.
 const columns = `id, event_id, tenant, entity, key, operation,
   case when octet_length(payload) <= $1::int then payload end, octet_length(payload),
-  content_type, schema_version, headers, occurred_at`
+  case when octet_length(content_type) <= 4096 then content_type end,
+  case when octet_length(schema_version) <= 4096 then schema_version end,
+  case when pg_column_size(headers) <= 65536 then headers end, occurred_at`
 
 const (
 	colID = iota
@@ -163,6 +169,10 @@ func (e *encoder) headers(b *batch, r *row, rec *kgo.Record, v [][]byte) {
 		r.refuse(codeRow, "the key is empty")
 	case r.id < 1:
 		r.refuse(codeRow, "id %d is not positive", r.id)
+	case v[colContentType] == nil || v[colSchemaVersion] == nil:
+		r.refuse(codeRow, "content_type or schema_version has more than 4096 bytes; write what they are for, 256 and 64 bytes at most")
+	case v[colHeaders] == nil:
+		r.refuse(codeHeaders, "headers have more than 65536 bytes; 8192 are enough for what a header is for: put the rest into the payload")
 	}
 	if n > 0 {
 		hs = e.userHeaders(b, r, hs, user)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,6 +241,43 @@ func TestRelay_BuriesWhatKafkaDoesNotTake(t *testing.T) {
 		require.Equal(t, strconv.Itoa(len(huge)), header(codes["3"], topics.HeaderValueOmitted))
 		require.EqualValues(t, 9, r.cursor().Rows)
 	})
+}
+
+// TestRelay_DoesNotReadWhatNoRecordCanHold: nothing in a row makes the relay hold more than a bound of it, and the rows around it go on.
+func TestRelay_DoesNotReadWhatNoRecordCanHold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, testenv.Kafka(t), "invoice")
+	r.insert("invoice", "1", []byte("before"))
+	long := bytes.Repeat([]byte("x"), 20<<20)
+	for column, value := range map[string]string{
+		"payload": "$1::bytea", "content_type": "convert_from($1::bytea, 'UTF8')", "schema_version": "convert_from($1::bytea, 'UTF8')",
+		"headers": "(select jsonb_object_agg('h' || g, md5(g::text)) from generate_series(1, length($1::bytea) / 64) g)",
+	} {
+		payload := "'{}', "
+		if column == "payload" {
+			payload = ""
+		}
+		r.exec(`insert into leat.outbox (event_id, tenant, entity, key, operation, `+map[bool]string{true: "", false: "payload, "}[payload == ""]+column+`)
+			values (gen_random_uuid(), 'acme', 'invoice', $2, 'upsert', `+payload+value+`)`, long, column)
+	}
+	r.insert("invoice", "1", []byte("after"))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r.start(r.config())
+	require.Len(t, r.await(topics.Source(r.system, "invoice"), 2), 2)
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), "bytes allocated")
+	want := map[string]string{
+		"payload": codeTooLarge, "content_type": codeRow, "schema_version": codeRow, "headers": codeHeaders,
+	}
+	dead := r.deadLetters()
+	require.Len(t, dead, len(want))
+	for _, rec := range dead {
+		column := strings.TrimPrefix(string(rec.Key), "acme/"+r.system+"/")
+		require.Equal(t, want[column], header(rec, topics.HeaderErrorCode))
+		require.Contains(t, header(rec, topics.HeaderErrorMessage), column)
+		require.Contains(t, header(rec, topics.HeaderErrorMessage), "bytes")
+	}
 }
 
 // TestRelay_IsolatesARecordThatTheBrokerRefuses lowers the limit of the topic behind the relay's back.
