@@ -18,6 +18,12 @@ func Fingerprint(stage, class, code, message, stack string) string {
 	return "v1:" + hex.EncodeToString(sum[:8])
 }
 
+var fingerprintRE = regexp.MustCompile(`^v\d{1,3}:[0-9a-z]{1,64}$`)
+
+// ValidFingerprint reports whether s has the form of a fingerprint. Anybody who may write to a topic chooses its headers, and people copy
+// fingerprints into command lines.
+func ValidFingerprint(s string) bool { return fingerprintRE.MatchString(s) }
+
 // Bounds of a message: what is read of it, and what is kept. What is kept is so much shorter that where the reading ends, which depends
 // on the values in the message, does not show.
 const (

@@ -51,6 +51,9 @@ func Decode(rec *kgo.Record) Letter {
 	default:
 		l.Format = Unknown
 	}
+	if !topics.ValidFingerprint(l.Fingerprint) {
+		l.Fingerprint = ""
+	}
 	if l.Fingerprint == "" && l.Code+l.Message != "" {
 		l.Fingerprint = topics.Fingerprint(l.Stage, l.Class, l.Code, l.Message, "")
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -75,6 +77,9 @@ func failureOf(rec *kgo.Record) (topics.Failure, bool) {
 	f, err := topics.DecodeFailure(hs)
 	if err != nil || f.Fingerprint == "" {
 		return f, false // what is wrong with the record is told by the index of dead letters
+	}
+	if !topics.ValidFingerprint(f.Fingerprint) {
+		f.Fingerprint = topics.Fingerprint(f.Handler, f.Class, f.Code, f.Message, "") // as the index of dead letters does
 	}
 	switch f.Disposition {
 	case topics.DispositionRetry, topics.DispositionPermanent, topics.DispositionExhausted:
@@ -165,9 +170,14 @@ func headerOf(rec *kgo.Record, name string) string {
 	return ""
 }
 
-// clean makes text that Postgres takes.
+// clean makes text that Postgres takes, on one line: what a stranger wrote into a header ends up in messages to people.
 func clean(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+			return utf8.RuneError
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 const upsertIncident = `insert into leat_control.incidents as i (fingerprint, stage, group_names, class, code, message, first_seen, last_seen,

