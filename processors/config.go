@@ -26,6 +26,7 @@ type Config struct {
 	// that registers metrics for each client, as kprom's does.
 	Kafka []kgo.Opt
 
+	Hide       func(string) string   // takes secrets out of the text of errors; default: leaves it as it is
 	AppVersion string                // header of dead letters; optional
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: none
@@ -66,6 +67,9 @@ type SystemicPolicy struct {
 
 func (c Config) withDefaults() Config {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Hide == nil {
+		c.Hide = func(s string) string { return s }
+	}
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
 	}

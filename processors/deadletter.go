@@ -31,9 +31,9 @@ func (r *Runner) failure(msg *Message, prev topics.Failure, c class, d topics.Di
 		f.FirstFailedAt = now
 	}
 	f.Class, f.Code, f.Disposition = string(c), Code(err), d
-	f.Message = err.Error()
+	f.Message = r.cfg.Hide(err.Error())
 	if pe := (*panicError)(nil); errors.As(err, &pe) {
-		f.Stack = string(pe.stack)
+		f.Stack = r.cfg.Hide(string(pe.stack))
 	}
 	f.Fingerprint = topics.Fingerprint(r.cfg.Name, f.Class, f.Code, f.Message, f.Stack)
 	return f

@@ -37,7 +37,7 @@ func (s *session) judge(works []*work) verdict {
 			return verdict{abort: "handler", fatal: w.stop.err}
 		case w.stop.class == systemic:
 			return verdict{
-				abort: "systemic", trip: true, reason: "the handler reports " + Code(w.stop.err), sample: w.stop.err.Error(),
+				abort: "systemic", trip: true, reason: "the handler reports " + Code(w.stop.err), sample: s.r.cfg.Hide(w.stop.err.Error()),
 			}
 		case errors.Is(w.stop.err, errStuck):
 			return verdict{abort: "watchdog"}
@@ -79,7 +79,8 @@ func (s *session) guess(works []*work, failed []failedKey) verdict {
 		return verdict{}
 	}
 	return verdict{
-		abort: "systemic", trip: true, guessed: true, sample: top.sample,
+		// Errors of records tell their values, which are not for the status of a stage.
+		abort: "systemic", trip: true, guessed: true, sample: topics.Parameterize(top.sample),
 		reason: fmt.Sprintf("%d of %d keys of a batch failed, %d of them with %s", len(failed), len(keys), codes[top.code], top.code),
 	}
 }
@@ -235,11 +236,13 @@ func (w *work) report(r *Runner, now time.Time) {
 
 func (w *work) count(outcome string) { w.tally.outcomes[outcome]++ }
 
+// logFailure notes a line for the log. The message on the topic says what was found in the record; the log, which more people read and
+// which is kept elsewhere, has it without the values.
 func (w *work) logFailure(level slog.Level, text string, msg *Message, f *topics.Failure) {
 	w.tally.logs = append(w.tally.logs, logLine{level, text, []any{
 		"tenant", header(msg.Headers, topics.HeaderTenant), "key", string(msg.Key), "event_id", header(msg.Headers, topics.HeaderID),
 		"topic", msg.Topic, "partition", msg.Partition, "offset", msg.Offset, "outcome", string(f.Disposition),
-		"attempt", f.Attempt, "not_before", f.NotBefore, "class", f.Class, "code", f.Code, "fingerprint", f.Fingerprint, "error", f.Message,
+		"attempt", f.Attempt, "not_before", f.NotBefore, "class", f.Class, "code", f.Code, "fingerprint", f.Fingerprint, "error", topics.Parameterize(f.Message),
 	}})
 }
 

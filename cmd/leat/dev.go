@@ -41,7 +41,7 @@ Databases and topics live as long as the command, unless they are yours (--kafka
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the log of every part on standard error")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.JSON = *out == "json"
-		o.App, o.Stdout = e.options(), e.stdout
+		o.App, o.Stdout = e.options(), e.terminal
 		report, err := dev.Run(c.Context(), o)
 		if err != nil {
 			return err

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/safetext"
 )
 
 // TestDocs_CommandsAreUnderstood: every `leat` command in a block of a page or runbook, and in the examples of --help, is one that the
@@ -50,7 +52,7 @@ func TestDocs_CommandsAreUnderstood(t *testing.T) {
 			visit(sub)
 		}
 	}
-	visit(newRoot(&env{getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}))
+	visit(newRoot(&env{getenv: os.Getenv, stdout: safetext.NewWriter(io.Discard), stderr: safetext.NewWriter(io.Discard)}))
 }
 
 // understood parses the lines of a script that begin with leat, and returns how many there are. It runs none.
@@ -84,7 +86,7 @@ func understood(t *testing.T, where, script string) (n int) {
 
 // parsed finds the command of a line and gives it its flags.
 func parsed(args []string) (*cobra.Command, error) {
-	c, rest, err := newRoot(&env{getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}).Find(args)
+	c, rest, err := newRoot(&env{getenv: os.Getenv, stdout: safetext.NewWriter(io.Discard), stderr: safetext.NewWriter(io.Discard)}).Find(args)
 	if err == nil {
 		err = c.ParseFlags(rest)
 	}

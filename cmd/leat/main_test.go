@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
+
+	"github.com/leat-io/leat/internal/safetext"
 )
 
 // leat runs the program as a shell would.
@@ -35,7 +37,7 @@ func TestHelp_EveryCommandNeedsNoManual(t *testing.T) {
 			visit(sub)
 		}
 	}
-	visit(newRoot(&env{getenv: os.Getenv, stdout: io.Discard, stderr: io.Discard}))
+	visit(newRoot(&env{getenv: os.Getenv, stdout: safetext.NewWriter(io.Discard), stderr: safetext.NewWriter(io.Discard)}))
 }
 
 func TestHelp_IsPrinted(t *testing.T) {

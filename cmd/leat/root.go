@@ -11,22 +11,26 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leat-io/leat/internal/app"
+	"github.com/leat-io/leat/internal/safetext"
 )
 
 // run is the program. Tests call it with their own arguments, environment and writers.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	root := newRoot(&env{getenv: getenv, stdout: stdout, stderr: stderr})
+	e := &env{getenv: getenv, terminal: stdout, stdout: safetext.NewWriter(stdout), stderr: safetext.NewWriter(stderr)}
+	root := newRoot(e)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	return root.ExecuteContext(ctx)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	return e.hider.Error(root.ExecuteContext(ctx))
 }
 
 // env is what every command is given from outside, and the flags that all of them have.
 type env struct {
 	getenv         func(string) string
-	stdout, stderr io.Writer
+	stdout, stderr *safetext.Writer // without secrets and control characters
+	terminal       io.Writer        // standard output for what controls the terminal, and cleans what it shows itself
 	config         string
+	hider          safetext.Hider
 }
 
 func (e *env) options() app.Options {
@@ -34,7 +38,15 @@ func (e *env) options() app.Options {
 }
 
 // load reads the configuration.
-func (e *env) load() (*app.App, error) { return app.Load(e.config, e.options()) }
+func (e *env) load() (*app.App, error) {
+	a, err := app.Load(e.config, e.options())
+	if err == nil {
+		e.hider = a.Hider()
+		e.stdout.Hide(e.hider)
+		e.stderr.Hide(e.hider)
+	}
+	return a, err
+}
 
 func newRoot(e *env) *cobra.Command {
 	root := group(&cobra.Command{

@@ -37,7 +37,7 @@ Exit code 1 if there is a problem.`,
 			return err
 		}
 		if *watch {
-			out, _ := e.stdout.(*os.File)
+			out, _ := e.terminal.(*os.File)
 			return a.WatchStatus(c.Context(), out, *every, *all)
 		}
 		report, err := a.Status(c.Context(), *all)

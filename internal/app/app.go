@@ -20,6 +20,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/safetext"
 	"github.com/leat-io/leat/operations/outcomes"
 )
 
@@ -38,6 +39,7 @@ type Options struct {
 // App is one process: its configuration, its log and its metrics.
 type App struct {
 	cfg     *config.Config
+	hider   safetext.Hider // of the configuration's secrets
 	log     *slog.Logger
 	reg     *prometheus.Registry
 	version string
@@ -62,8 +64,11 @@ func New(cfg *config.Config, o Options) *App {
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}
+	hider := safetext.NewHider(cfg.Secrets()...)
+	stderr := safetext.NewWriter(o.Stderr)
+	stderr.Hide(hider)
 	a := &App{
-		cfg: cfg, log: newLogger(cfg.Log, o.Stderr), reg: prometheus.NewRegistry(),
+		cfg: cfg, hider: hider, log: newLogger(cfg.Log, stderr), reg: prometheus.NewRegistry(),
 		version: cmp.Or(o.Version, "unknown"), getenv: o.Getenv, mappings: o.Mappings, spans: o.Spans, stdout: o.Stdout,
 	}
 	a.kafka = sync.OnceValues(a.makeKafkaOptions)
@@ -87,6 +92,9 @@ func Load(file string, o Options) (*App, error) {
 
 // Config is the configuration, with defaults, as JSON shows it without secrets.
 func (a *App) Config() *config.Config { return a.cfg }
+
+// Hider hides the secrets of the configuration in what is shown.
+func (a *App) Hider() safetext.Hider { return a.hider }
 
 // Metrics gathers what /metrics serves.
 func (a *App) Metrics() prometheus.Gatherer { return a.reg }

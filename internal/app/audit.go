@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
@@ -26,7 +25,7 @@ func (a *App) Audit(ctx context.Context, f audit.Filter) (AuditEntries, error) {
 // WriteText prints a paragraph for each entry.
 func (es AuditEntries) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(es) == 0 {
 		line("no entries")
 	}

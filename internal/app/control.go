@@ -15,7 +15,7 @@ import (
 
 // newAgent makes the part of a process that takes orders from operators.
 func (a *App) newAgent(db control.DB, stages []stage) *control.Agent {
-	c := control.AgentConfig{DB: db, Version: a.version, Logger: a.log}
+	c := control.AgentConfig{DB: db, Version: a.version, Logger: a.log, Hide: a.hider.Hide}
 	for _, s := range stages {
 		c.Members = append(c.Members, a.member(s))
 	}

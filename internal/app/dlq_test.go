@@ -11,6 +11,7 @@ import (
 
 	"github.com/leat-io/leat/internal/app"
 	"github.com/leat-io/leat/operations/deadletters"
+	"github.com/leat-io/leat/operations/incidents"
 )
 
 func letter() deadletters.Letter {
@@ -75,4 +76,22 @@ func TestDLQ_ShowHidesTheValueUnlessAskedFor(t *testing.T) {
 	require.NotContains(t, out, "value\n")
 	d.Value = []byte("{}")
 	require.Contains(t, text(t, app.DLQDetails{Details: d}), "value\n{}")
+}
+
+// TestText_OfRecordsStaysInItsPlace: a key, a message or a name that somebody has chosen adds no line and moves no column.
+func TestText_OfRecordsStaysInItsPlace(t *testing.T) {
+	t.Parallel()
+	const forged = "x\nPROBLEM: all is lost\tcall 555\r"
+	l := letter()
+	l.Key, l.Message, l.OriginalTopic, l.EventID, l.Owner = []byte(forged), forged, forged, forged, forged
+	parked := app.ParkedList{{Topic: "t", Key: forged, Error: forged, Class: forged, Code: forged}}
+	incident := app.Incidents{{Facts: incidents.Facts{Fingerprint: "v1:0", Stage: forged, Code: forged, Message: forged}}}
+	for name, out := range map[string]string{
+		"list": text(t, app.DLQList{List: deadletters.List{Total: 1, Letters: []deadletters.Letter{l}}}),
+		"show": text(t, app.DLQDetails{Details: deadletters.Details{Letter: l}}), "parked": text(t, parked), "incidents": text(t, incident),
+	} {
+		for line := range strings.Lines(out) {
+			require.False(t, strings.HasPrefix(strings.TrimSpace(line), "PROBLEM"), "%s:\n%s", name, out)
+		}
+	}
 }

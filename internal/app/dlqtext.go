@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/leat-io/leat/internal/safetext"
 	"github.com/leat-io/leat/operations/deadletters"
 )
 
@@ -18,8 +19,25 @@ type printer struct {
 
 func (p *printer) line(format string, args ...any) {
 	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+		_, p.err = fmt.Fprintf(p.w, format+"\n", inOneLine(args)...)
 	}
+}
+
+// several is text that may have several lines.
+type several string
+
+// printRow prints a line whose texts are one line each: what a record says cannot add a line of its own, or move a column.
+func printRow(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format+"\n", inOneLine(args)...) // who flushes w has the error
+}
+
+func inOneLine(args []any) []any {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = safetext.Line(text)
+		}
+	}
+	return args
 }
 
 // oneLine makes one line of at most n characters of s.
@@ -89,7 +107,7 @@ func (d DLQDetails) WriteText(w io.Writer) error {
 	l := &d.Letter
 	field := func(name, format string, args ...any) {
 		if v := fmt.Sprintf(format, args...); strings.TrimSpace(v) != "" {
-			p.line("%-10s %s", name, v)
+			p.line("%-10s %s", name, safetext.Line(v))
 		}
 	}
 	field("letter", "%s", l.ID)
@@ -120,10 +138,10 @@ func (d DLQDetails) WriteText(w io.Writer) error {
 	}
 	p.line("\nheaders")
 	for _, h := range d.Headers {
-		p.line("  %s: %s", h.Name, strings.ReplaceAll(h.Value, "\n", "\n    "))
+		p.line("  %s: %s", h.Name, several(strings.ReplaceAll(h.Value, "\n", "\n    ")))
 	}
 	if d.Value != nil {
-		p.line("\nvalue\n%s", d.Value)
+		p.line("\nvalue\n%s", several(d.Value))
 	} else if d.IsNull {
 		p.line("\nvalue: null, a deletion")
 	}

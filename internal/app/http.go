@@ -62,15 +62,15 @@ func (a *App) handler(checks []check) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.reg, promhttp.HandlerOpts{Registry: a.reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, checks, func(c check) func() error { return c.live })
+		a.answer(w, checks, func(c check) func() error { return c.live })
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, checks, func(c check) func() error { return c.ready })
+		a.answer(w, checks, func(c check) func() error { return c.ready })
 	})
 	return mux
 }
 
-func answer(w http.ResponseWriter, checks []check, which func(check) func() error) {
+func (a *App) answer(w http.ResponseWriter, checks []check, which func(check) func() error) {
 	h := health{OK: true, Checks: []checkResult{}}
 	for _, c := range checks {
 		ask := which(c)
@@ -79,7 +79,7 @@ func answer(w http.ResponseWriter, checks []check, which func(check) func() erro
 		}
 		r := checkResult{Name: c.name, OK: true}
 		if err := ask(); err != nil {
-			r.OK, r.Reason, h.OK = false, err.Error(), false
+			r.OK, r.Reason, h.OK = false, a.hider.Hide(err.Error()), false
 		}
 		h.Checks = append(h.Checks, r)
 	}

@@ -30,7 +30,7 @@ func (a *App) Incidents(ctx context.Context, f incidents.Filter) (Incidents, err
 // WriteText prints two lines for each incident.
 func (is Incidents) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(is) == 0 {
 		line("no incidents")
 	}
@@ -70,7 +70,7 @@ func (a *App) Incident(ctx context.Context, fingerprint string) (IncidentDetail,
 // WriteText prints what is known, and what to do next.
 func (d IncidentDetail) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	stamp := func(at time.Time) string { return at.UTC().Format(time.RFC3339) }
 	line("%s\t%s", d.Fingerprint, d.Message)
 	line("  state\t%s since %s: %s", d.State, stamp(d.Since), d.Why)

@@ -98,7 +98,7 @@ func (a *App) IndexStatus(ctx context.Context) (IndexStatus, error) {
 // WriteText prints a paragraph for each projection.
 func (r IndexStatus) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	for _, s := range r {
 		state := "no index runs: start `leat index run`"
 		if s.Working {

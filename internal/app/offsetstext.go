@@ -16,7 +16,7 @@ const nothing = "-"
 // WriteText prints a table of partitions, what lies between, and what it would do.
 func (p OffsetsPlan) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	line("plan %s: group %s, %s", p.ID, p.Group, p.Target)
 	line("  state\t%s", planState(p.Plan))
 	line("  reason\t%s (%s, %s)", p.Reason, p.Author, stamp(p.CreatedAt))
@@ -141,7 +141,7 @@ func outlook(o offsets.Outlook) string {
 // WriteText prints a line for each partition that was written.
 func (r OffsetsReport) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) }
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	verb := "applied"
 	if r.undo {
 		verb = "undone"
@@ -180,7 +180,7 @@ func memberNames(ms []offsets.Member) string {
 // WriteText prints a line for each plan.
 func (ps OffsetsPlans) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) }
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(ps) == 0 {
 		line("no plans")
 	}
@@ -193,7 +193,7 @@ func (ps OffsetsPlans) WriteText(w io.Writer) error {
 // WriteText prints a paragraph for each group.
 func (l OffsetsList) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) }
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	for i, g := range l {
 		if i > 0 {
 			line("")

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"text/tabwriter"
 
@@ -38,7 +37,7 @@ func (a *App) Outcomes(ctx context.Context, f outcomes.Filter) (Outcomes, error)
 // WriteText prints a line for each outcome.
 func (rs Outcomes) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(rs) == 0 {
 		line("no outcomes in this time")
 	}

@@ -57,7 +57,7 @@ func (a *App) Parked(ctx context.Context, s ParkedSelection) (ParkedList, error)
 // WriteText prints two lines for each record.
 func (l ParkedList) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(l) == 0 {
 		line("nothing is parked")
 	}

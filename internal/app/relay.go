@@ -127,7 +127,7 @@ func (r RelayStatus) Err() error {
 // WriteText prints a paragraph for each source.
 func (r RelayStatus) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	for i, s := range r {
 		if i > 0 {
 			line("")

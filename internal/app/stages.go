@@ -167,6 +167,7 @@ func (a *App) newRunner(name string, c processors.Config) (*processors.Runner, e
 		return nil, err
 	}
 	c.Name, c.Kafka, c.AppVersion, c.Registerer = name, kafka, a.version, a.reg
+	c.Hide = a.hider.Hide
 	c.Logger, c.AwaitOrders = a.log, !a.cfg.Control.URL.Empty()
 	if a.outcomes == nil {
 		a.outcomes = outcomes.New(outcomes.Config{Logger: a.log})

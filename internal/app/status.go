@@ -75,7 +75,7 @@ func (r StatusReport) Err() error {
 // WriteText prints a section for each kind of thing.
 func (r StatusReport) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	line("%s", r.At.Format(time.RFC3339))
 	r.writeProblems(line)
 	r.writeProcesses(line)

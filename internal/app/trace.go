@@ -73,7 +73,7 @@ type TraceReport struct{ trace.Report }
 // WriteText prints the journey as a timeline, then how far the groups are and what the target has.
 func (r TraceReport) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	j := &r.Journey
 	if v := j.Version; v != nil {
 		line("event %s: row %d of outbox %s, epoch %d", v.EventID, v.Sequence, v.System, v.Epoch)

@@ -187,7 +187,7 @@ func writeReport(d *verify.Document, jsonFile, htmlFile string) error {
 // WriteText prints the verdict, the numbers, and what differs.
 func (r VerifyReport) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	p := r.report
 	for _, s := range p.Statement {
 		line("%s", s)
@@ -325,7 +325,7 @@ func (a *App) VerifyList(ctx context.Context, source string, limit int) (VerifyR
 // WriteText prints a line for each report.
 func (rs VerifyReports) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) } // Flush has the error
+	line := func(format string, args ...any) { printRow(t, format, args...) }
 	if len(rs) == 0 {
 		line("no reports: `leat verify run` makes them")
 		return t.Flush()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/leat-io/leat/internal/safetext"
 )
 
 // Control sequences of terminals (ECMA-48, xterm's alternate screen).
@@ -53,7 +55,7 @@ func (a *App) WatchStatus(ctx context.Context, out *os.File, every time.Duration
 		if err != nil {
 			width, height = 80, 24
 		}
-		if _, err := io.WriteString(out, screen(last.String(), lookErr, every, width, height)); err != nil {
+		if _, err := io.WriteString(out, screen(safetext.Clean(a.hider.Hide(last.String())), a.hider.Error(lookErr), every, width, height)); err != nil {
 			return fmt.Errorf("drawing the status: %w", err)
 		}
 		select {

@@ -269,6 +269,76 @@ func TestSecret_NeverPrints(t *testing.T) {
 	require.Empty(t, config.Secret{}.String())
 }
 
+// TestParse_ProblemsShowNoSecret: what is wrong with an address is told without the address.
+func TestParse_ProblemsShowNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"control: {url: 'postgres://u:pa%sshunter2@h/db'}",
+		"control: {url: 'postgres://u:p hunter2@h:x/db'}",
+		"control: {url: 'postgres://u:x/hunter2@h/db'}",
+		"control: {url: 'postgres://h/db?password=hunter2&sslmode=nope'}",
+		"control: {url: 'host=h password=hunter2 sslmode=nope'}",
+		"control: {url: \"host=h password='hunter2 port=5\"}",
+		"control: {url: 'postgresql//u:hunter2@h/db'}",
+		"control: {url: hunter2}",
+		"control: {url: \"postgres://u:hunter2@h/db}",
+		"control:\n  url: postgres://u:hunter2@h/db\n url: x",
+		"kafka: {brokers: ['u:hunter2@h']}",
+		"kafka: {sasl: {mechanism: PLAIN, username: u, password: [hunter2]}}",
+		"tracing: {exporter: otlp_http, endpoint: 'http://u:hunter2@h:4318'}",
+		"notify: {receivers: [{name: x, kind: slack, url: 'hunter2'}]}",
+		"notify: {receivers: [{name: x, kind: email, url: 'http://u:hunter2@h', from: a@b.c, to: [a@b.c]}]}",
+	} {
+		_, err := config.Parse("f", []byte(text+"\n"), env())
+		require.Error(t, err, text)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+// TestParse_RefusesWhatWouldKeepItBusy: the parser needs minutes and gigabytes for some of these.
+func TestParse_RefusesWhatWouldKeepItBusy(t *testing.T) {
+	t.Parallel()
+	laughs := "a: &a [x, x, x, x, x, x, x, x, x]\n"
+	for c := 'b'; c < 'k'; c++ {
+		laughs += fmt.Sprintf("%c: &%c [%s]\n", c, c, strings.Repeat(fmt.Sprintf("*%c, ", c-1), 9))
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"billion laughs":  {laughs + "kafka: {client_id: *j}\n", "anchors, aliases and tags are not supported"},
+		"deep brackets":   {"kafka: " + strings.Repeat("[", 100_000), "nested deeper than 100"},
+		"many keys":       {strings.Repeat("k: 1\n", 50_000), "lines and entries"},
+		"a large file":    {"kafka: {client_id: " + strings.Repeat("x", 2<<20) + "}", "bytes, want at most"},
+		"lists in a line": {"kafka: " + strings.Repeat("- ", 50_000) + "x", "lines and entries"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := config.Parse("f", []byte(c.text), env())
+			require.ErrorContains(t, err, c.want)
+			require.Less(t, len(err.Error()), 10_000)
+		})
+	}
+}
+
+func TestSecrets_AreAllOfThemAndWhatIsSecretWithin(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("f", []byte(`
+kafka: {brokers: ["a:1"], sasl: {mechanism: PLAIN, username: u, password: sasl-password}}
+sources: [{name: shop, url: "postgres://u:source%40password@h/db?sslpassword=key-password", entities: [invoice]}]
+control: {url: host=h password=control-password}
+publish: {reporting: {url: "postgres://u:reporting-password@h/db"}}
+notify:
+  receivers:
+    - {name: a, kind: slack, url: "https://hooks.example.com/services/T0/token-of-the-webhook"}
+    - {name: b, kind: webhook, url: "https://h/x?token=token-of-the-query", secret: signature-key}
+    - {name: c, kind: email, url: "smtp://u:mail-password@h", from: a@b.c, to: [a@b.c]}
+tracing: {headers: [{name: Authorization, value: Bearer token-of-the-collector}]}
+`), env())
+	require.NoError(t, err)
+	require.Subset(t, c.Secrets(), []string{
+		"sasl-password", "source@password", "key-password", "control-password", "reporting-password", "postgres://u:reporting-password@h/db",
+		"token-of-the-webhook", "token-of-the-query", "signature-key", "mail-password", "token-of-the-collector",
+	})
+}
+
 func TestLoad_PathsAreRelativeToTheFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

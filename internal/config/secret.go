@@ -2,10 +2,12 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -82,6 +84,15 @@ func (u DatabaseURL) MarshalText() ([]byte, error) { return []byte(u.String()), 
 func (u DatabaseURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
 func (u DatabaseURL) check() error {
-	_, err := pgconn.ParseConfig(u.Reveal()) // its error has no password in it
-	return err
+	_, err := pgconn.ParseConfig(u.Reveal())
+	if err == nil {
+		return nil
+	}
+	// The error shows the text without its password, as far as it knows which part that is. What could not be read at all may be nothing
+	// but a password, so only the reason is told.
+	_, reason, found := strings.Cut(err.Error(), "`: ")
+	if !found {
+		reason = "neither a URL nor a list of key=value"
+	}
+	return errors.New("cannot parse: " + reason)
 }

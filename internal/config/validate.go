@@ -79,7 +79,7 @@ func (c *Config) validate() Problems {
 func (v *validator) kafka() {
 	k := v.c.Kafka
 	for i, b := range k.Brokers {
-		v.check(isAddress(b), fmt.Sprintf("kafka.brokers[%d]", i), strconv.Quote(b)+" is not host:port", "write it as host:9092")
+		v.check(isAddress(b), fmt.Sprintf("kafka.brokers[%d]", i), shown(b)+" is not host:port", "write it as host:9092")
 	}
 	if v.given("kafka.partitions") {
 		v.check(k.Partitions >= 1 && k.Partitions <= 10000, "kafka.partitions", "is not between 1 and 10000", "8 is a good start")
@@ -251,4 +251,12 @@ func isAddress(s string) bool {
 	}
 	n, err := strconv.Atoi(port)
 	return err == nil && n >= 0 && n < 65536
+}
+
+// shown is a value for a message. What has an "@" may be a password before a host.
+func shown(value string) string {
+	if strings.Contains(value, "@") {
+		return redacted
+	}
+	return strconv.Quote(value)
 }

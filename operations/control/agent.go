@@ -40,6 +40,8 @@ type AgentConfig struct {
 	Members []Member
 	Version string       // of the program
 	Logger  *slog.Logger // default: discards
+
+	Hide func(string) string // takes secrets out of what is written down; default: leaves it as it is
 }
 
 // Agent brings orders to the stages of this process, and word of them to the operators.
@@ -62,6 +64,9 @@ type Agent struct {
 func NewAgent(c AgentConfig) *Agent {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Hide == nil {
+		c.Hide = func(s string) string { return s }
 	}
 	return &Agent{AgentConfig: c, started: time.Now(), problem: errors.New("not asked yet"), paused: make([]string, len(c.Members))}
 }
@@ -148,7 +153,7 @@ func (a *Agent) beat(ctx context.Context) {
 		var problem string
 		if m.Ready != nil {
 			if err := m.Ready(); err != nil {
-				problem = err.Error()
+				problem = a.Hide(err.Error())
 			}
 		}
 		status := []byte("{}")
@@ -158,7 +163,7 @@ func (a *Agent) beat(ctx context.Context) {
 				a.Logger.Error("making JSON of a status", "stage", m.Stage, "error", err)
 				continue
 			}
-			status = text
+			status = []byte(a.Hide(string(text)))
 		}
 		_, err := a.DB.Exec(ctx, upsertProcess, m.Stage, m.Instance, m.Group, a.Version, notNull(m.Sources), notNull(m.Targets), a.started,
 			problem == "", problem, paused[i], status)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leat-io/leat/topics"
 )
 
 // state says what an owned source is doing.
@@ -170,7 +172,7 @@ func (s *source) delivered(b sent) {
 	for _, d := range b.dead {
 		s.metrics.deadLetters.WithLabelValues(name, d.reason.code).Inc()
 		s.log.Warn("kafka does not take an outbox row, it is in the dead letters", "outbox_id", d.id, "event_id", d.event,
-			"entity", d.entity, "key", d.key, "code", d.reason.code, "reason", d.reason.message)
+			"entity", d.entity, "key", d.key, "code", d.reason.code, "reason", topics.Parameterize(d.reason.message))
 	}
 	s.pending.delivered()
 }
