@@ -88,7 +88,7 @@ func Parameterize(message string) string {
 			parts = append(parts, part)
 		}
 	}
-	return cutText(strings.Join(parts, "; "), maxPattern)
+	return strings.TrimRight(cutText(strings.Join(parts, "; "), maxPattern), " ") // what was left out at the end leaves none
 }
 
 // word replaces a value. A word that has digits in it, such as utf8 or address_line2, keeps its letters unless it looks like an id.

@@ -115,7 +115,7 @@ func TestFingerprint_TellsPanicsByTheirFunction(t *testing.T) {
 }
 
 func FuzzParameterize(f *testing.F) {
-	for _, s := range []string{`a "b" 1`, "x@y.z", "1m2s; 1m3s; and 4 more", "\xff\"", "“", "? ?, ?", `column "a"`, "0x", "1e9999", "[::]"} {
+	for _, s := range []string{`a "b" 1`, "x@y.z", "1m2s; 1m3s; and 4 more", "\xff\"", "“", "? ?, ?", `column "a"`, "0x", "1e9999", "[::]", "000 ; and 0 more"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, message string) {
