@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,6 +191,32 @@ func TestParked_AreKeptOrCancelled(t *testing.T) {
 	_, err = b.Undo(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
 	require.EqualError(t, err, "plan "+p.ID+" took 2 parked records off the retry topics; they are read again only from the offsets that it set, "+
 		"so undoing it would lose them")
+	require.Equal(t, []int64{4, 0}, b.committed())
+}
+
+// TestParked_AreKeptIfAMemberIsBackBeforeTheyAreCancelled: it has folded the retry topic and may have passed their offsets, so that their
+// tombstones would lose them.
+func TestParked_AreKeptIfAMemberIsBackBeforeTheyAreCancelled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	retry, _ := b.companions()
+	b.write(b.topic, 0, 10)
+	b.commit(0, 10)
+	b.produce(b.failure(retry, 5, ""))
+	p := b.plan(offsets.Request{
+		Group: b.group, Topics: []string{b.topic}, Target: offsets.Target{Offset: new(int64(4))}, AllowTruncated: true, Parked: offsets.ParkedCancel,
+	})
+	b.cfg.Progress = func(format string, _ ...any) {
+		if strings.Contains(format, "off the retry topics") {
+			b.join()
+		}
+	}
+	b.with(b.cfg)
+	report := b.apply(p)
+	require.Zero(t, report.Cancelled)
+	require.Len(t, report.Notes, 1)
+	require.Contains(t, report.Notes[0], "the parked records were kept, not cancelled: cancelling parked records: members of the group are back already: ")
+	require.Len(t, testenv.ReadCommitted(t, b.brokers, retry), 1)
 	require.Equal(t, []int64{4, 0}, b.committed())
 }
 

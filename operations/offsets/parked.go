@@ -19,7 +19,8 @@ import (
 // ParkedMode says what becomes of parked records of the range that a plan has a group read again.
 type ParkedMode string
 
-// The modes. A record that is parked and read again keeps its place, so none of them loses or doubles one.
+// The modes. None of them loses a record. One that is still parked when it is read again keeps its place; one whose retry comes before
+// that is read again like any other.
 const (
 	ParkedKeep   ParkedMode = "keep"   // they stay parked
 	ParkedDrain  ParkedMode = "drain"  // apply waits until the running members have settled them

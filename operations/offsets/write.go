@@ -8,10 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/operations/audit"
-	"github.com/leat-io/leat/topics"
 )
 
 // Session locks: the lock is gone with the process that holds it, and a change may take longer than a transaction should.
@@ -167,7 +165,10 @@ func untouched(results []Result) bool {
 func (c *change) finish(ctx context.Context) error {
 	if c.plan.Parked == ParkedCancel && c.action == "offsets apply" {
 		n, err := c.o.cancel(ctx, c.plan)
-		if c.report.Cancelled = n; err != nil {
+		switch c.report.Cancelled = n; {
+		case err != nil && n > 0:
+			c.report.Notes = append(c.report.Notes, "it is not known whether the parked records were cancelled: "+err.Error())
+		case err != nil:
 			c.report.Notes = append(c.report.Notes, "the parked records were kept, not cancelled: "+err.Error())
 		}
 	}
@@ -195,37 +196,4 @@ func (c *change) finish(ctx context.Context) error {
 	}
 	c.report.Plan = p
 	return nil
-}
-
-// cancel writes tombstones for the parked records that the group is about to read again, all in one Kafka transaction.
-func (o *Offsets) cancel(ctx context.Context, p *Plan) (n int64, err error) {
-	parked, err := o.parked(ctx, p.Group, p.place())
-	if err != nil {
-		return 0, err
-	}
-	var recs []*kgo.Record
-	p.parkedInRange(parked, func(at tp, offset int64) {
-		recs = append(recs, &kgo.Record{
-			Topic: topics.Retry(at.topic, p.Group), Partition: at.partition, Key: []byte(topics.ParkedID(at.partition, offset)),
-		})
-	})
-	if len(recs) == 0 {
-		return 0, nil
-	}
-	cl, err := kgo.NewClient(append(o.cfg.Client.Opts(), kgo.TransactionalID("leat.offsets."+p.Group), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-	if err != nil {
-		return 0, fmt.Errorf("making a client to cancel parked records: %w", err)
-	}
-	defer cl.Close()
-	if err := cl.BeginTransaction(); err != nil {
-		return 0, fmt.Errorf("cancelling parked records: %w", err)
-	}
-	err = cl.ProduceSync(ctx, recs...).FirstErr()
-	if endErr := cl.EndTransaction(ctx, kgo.TransactionEndTry(err == nil)); err == nil {
-		err = endErr
-	}
-	if err != nil {
-		return 0, fmt.Errorf("cancelling parked records: %w", err)
-	}
-	return int64(len(recs)), nil
 }
