@@ -58,6 +58,10 @@ func (b *bench) scaleBacklog(ctx context.Context) error {
 	for _, p := range []struct{ rows, times int }{{100_000, 5}, {1_000_000, 2}, {10_000_000, 1}} {
 		for range p.times {
 			s := series{rows: max(minRows, b.scaled(p.rows)), tenants: 1, payload: usualPayload}
+			const row = 2_000                                                // bytes, in Postgres with its log and in Kafka
+			if err := b.servers.needDisk(uint64(s.rows) * row); err != nil { //nolint:gosec // not negative
+				return err
+			}
 			if err := b.drainSeries(ctx, "backlog", strconv.Itoa(s.rows)+" rows", rigOptions{}, s); err != nil {
 				return err
 			}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/leat-io/leat/internal/broker"
@@ -19,6 +21,7 @@ type servers struct {
 	kafkaPID    int // 0 for one that was given
 	postgresPID int
 	kafkaLibs   string // directory of the jars; "" with a Kafka that was given
+	dir         string // holds the data of what was started; "" when nothing was
 	settings    []string
 	closing     []func() error
 }
@@ -50,7 +53,7 @@ func (s *servers) startKafka(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.closing = append(s.closing, scratch.Remove)
+	s.closing, s.dir = append(s.closing, scratch.Remove), scratch.Dir()
 	// All else is Kafka's default. The delay is for many members that start at once; here one starts, and every first start would wait.
 	settings := map[string]string{"group.initial.rebalance.delay.ms": "0"}
 	k := broker.New(broker.Options{Libs: s.kafkaLibs, Dir: scratch.Dir(), JVM: kafkaJVM(), Settings: settings})
@@ -79,6 +82,21 @@ func (s *servers) startPostgres(ctx context.Context) error {
 	})
 	s.postgresURL, s.postgresPID = p.URL(), p.PID()
 	s.settings = append(s.settings, "PostgreSQL: "+list(settings))
+	return nil
+}
+
+// needDisk is an error when servers that were started here have less room than that.
+func (s *servers) needDisk(bytes uint64) error {
+	var fs syscall.Statfs_t
+	if s.dir == "" {
+		return nil
+	}
+	if err := syscall.Statfs(s.dir, &fs); err != nil {
+		return fmt.Errorf("looking for free disk under %s: %w", s.dir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < bytes { //nolint:gosec // a size of a block
+		return fmt.Errorf("needs %d GB of disk under %s and finds %d: choose fewer -rows, or another TMPDIR", bytes>>30, s.dir, free>>30)
+	}
 	return nil
 }
 
