@@ -183,7 +183,7 @@ func parkScenes() []parkScene {
 		{name: "offsets reset under parked records", keys: "aa", flaky: "0", budget: parkBudget{resets: 1}},
 	}
 	if *deep {
-		scenes[0].keys = "aab"
+		scenes[0].keys, scenes[0].budget.rebalances = "aa", 2
 		scenes[1].keys, scenes[1].budget = "aab", parkBudget{rebalances: 2, crashes: 1}
 		scenes[2].flaky, scenes[2].budget.rebalances, scenes[2].budget.crashes = "01", 2, 1
 		scenes[3].keys, scenes[3].budget.crashes = "aab", 1
