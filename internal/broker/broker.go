@@ -1,4 +1,4 @@
-// Package broker runs a real Apache Kafka of one node as a process of this machine, with the jars that Maven fetched. Tests and
+// Package broker runs nodes of a real Apache Kafka as processes of this machine, with the jars that Maven fetched. Tests and
 // measurements use it; it is not part of the leat binary, and no way to run Kafka in production.
 package broker
 
@@ -38,16 +38,19 @@ type Options struct {
 // Broker is one Kafka. It is not safe for concurrent use.
 type Broker struct {
 	o                Options
-	port, controller int            // taken on the first start
-	listenerPorts    map[string]int // by name
+	port, controller int // taken on the first start, or when Controller is asked
+	formatted        bool
+	advertised       map[string]string // addresses of the further listeners, by name
 	process          *devstack.Process
 }
 
 // Listener is a further way into a broker, with demands of its own.
 type Listener struct {
 	Name     string            // lower-case letters and digits
-	Protocol string            // SSL, SASL_SSL or SASL_PLAINTEXT
+	Protocol string            // PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT
 	Settings map[string]string // as ssl.keystore.location: without the prefix of the listener
+	// Front returns the address that clients are told to use, of a proxy in front of the listener's own; nil tells them its own.
+	Front func(address string) (string, error)
 }
 
 // New is a broker that does not run yet.
@@ -61,10 +64,11 @@ func New(o Options) *Broker {
 // Start starts a broker that does not run, and waits until it answers, two minutes at most. Address and data stay the same over
 // restarts. It does not outlive this process.
 func (b *Broker) Start(ctx context.Context) error {
-	if b.port == 0 {
+	if !b.formatted {
 		if err := b.format(ctx); err != nil {
 			return err
 		}
+		b.formatted = true
 	}
 	logFile, err := os.OpenFile(b.logName(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -85,10 +89,7 @@ func (b *Broker) Start(ctx context.Context) error {
 }
 
 func (b *Broker) format(ctx context.Context) (err error) {
-	if b.port, err = devstack.FreePort(); err != nil {
-		return err
-	}
-	if b.controller, err = devstack.FreePort(); err != nil {
+	if err := b.takePorts(); err != nil {
 		return err
 	}
 	settings := Settings()
@@ -114,16 +115,39 @@ func (b *Broker) format(ctx context.Context) (err error) {
 	return nil
 }
 
+// Controller is the address at which the other nodes of a cluster find this one's controller. A cluster's nodes have the setting
+// controller.quorum.voters of all of them.
+func (b *Broker) Controller() (string, error) {
+	err := b.takePorts()
+	return b.address(b.controller), err
+}
+
+func (b *Broker) takePorts() (err error) {
+	if b.port != 0 {
+		return nil
+	}
+	if b.port, err = devstack.FreePort(); err != nil {
+		return err
+	}
+	b.controller, err = devstack.FreePort()
+	return err
+}
+
 func (b *Broker) addListeners(settings map[string]string) error {
-	b.listenerPorts = map[string]int{}
+	b.advertised = map[string]string{}
 	for _, l := range b.o.Listeners {
 		port, err := devstack.FreePort()
 		if err != nil {
 			return err
 		}
-		b.listenerPorts[l.Name] = port
 		name, address := strings.ToUpper(l.Name), b.address(port)
 		settings["listeners"] += "," + name + "://" + address
+		if l.Front != nil {
+			if address, err = l.Front(address); err != nil {
+				return fmt.Errorf("putting a proxy in front of listener %s: %w", l.Name, err)
+			}
+		}
+		b.advertised[l.Name] = address
 		settings["advertised.listeners"] += "," + name + "://" + address
 		settings["listener.security.protocol.map"] += "," + name + ":" + l.Protocol
 		for setting, value := range l.Settings {
@@ -180,8 +204,8 @@ func (b *Broker) Process() *devstack.Process { return b.process }
 // Addresses are those of the listener that asks for nothing.
 func (b *Broker) Addresses() []string { return []string{b.address(b.port)} }
 
-// Listener is the address of one of the further listeners, by its name.
-func (b *Broker) Listener(name string) string { return b.address(b.listenerPorts[name]) }
+// Listener is the address of one of the further listeners, by its name, as clients are told it.
+func (b *Broker) Listener(name string) string { return b.advertised[name] }
 
 func (b *Broker) address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 

@@ -201,3 +201,15 @@ func (p *Postgres) Stop(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Program is the path of a program of the installation that the server was started from, as pg_basebackup.
+func (p *Postgres) Program(name string) string {
+	if p.server == nil {
+		return name
+	}
+	dir := p.server.bin.dir
+	if real, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres")); err == nil { // the directory may hold but a few links
+		dir = filepath.Dir(real)
+	}
+	return filepath.Join(dir, name)
+}

@@ -104,3 +104,13 @@ func FreePort() (int, error) {
 	}
 	return 0, fmt.Errorf("looking for a free port: %w", last)
 }
+
+// ExitCode is that of a child that has ended; -1 while it runs, and when a signal has ended it.
+func (p *Process) ExitCode() int {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	default:
+		return -1
+	}
+}
