@@ -93,14 +93,14 @@ func (b *Broker) format(ctx context.Context) (err error) {
 		return err
 	}
 	settings := Settings()
+	settings["controller.quorum.voters"] = fmt.Sprintf("1@127.0.0.1:%d", b.controller)
+	maps.Copy(settings, b.o.Settings)
 	settings["listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", b.port, b.controller)
 	settings["advertised.listeners"] = fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", b.port)
-	settings["controller.quorum.voters"] = fmt.Sprintf("1@127.0.0.1:%d", b.controller)
 	settings["log.dirs"] = filepath.Join(b.o.Dir, "data")
 	if err := b.addListeners(settings); err != nil {
 		return err
 	}
-	maps.Copy(settings, b.o.Settings)
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		lines = append(lines, name+"="+settings[name])
