@@ -115,17 +115,19 @@ func (p Plan) readBack(ctx context.Context, cl *kgo.Client, results []Result) (P
 	defer again.Stop()
 	for {
 		now, err := ReadPlan(ctx, cl, p.catalogue)
-		if err != nil {
+		// One broker has listed a new topic, the one that was asked for its settings had not heard of it yet.
+		unheard := errors.Is(err, kerr.UnknownTopicOrPartition)
+		if err != nil && !unheard {
 			return Plan{}, err
 		}
-		if !slices.ContainsFunc(results, func(r Result) bool { return r.Error == "" && pending(now, r.Change) }) {
+		if !unheard && !slices.ContainsFunc(results, func(r Result) bool { return r.Error == "" && pending(now, r.Change) }) {
 			return now, nil
 		}
 		select {
 		case <-ctx.Done():
 			return now, ctx.Err()
 		case <-deadline.C:
-			return now, nil
+			return now, err
 		case <-again.C:
 		}
 	}
