@@ -157,7 +157,7 @@ Written by the long form of ` + "`integration_test/chaos`" + `; ` + "`chaos.json
 
 A run is a pipeline of its own: three nodes of Apache Kafka (three replicas, two in step), a source with a synchronous standby, a reporting
 database on a small file system, two processes of each stage, and a proxy between any two of them. Four writers change records of three
-tenants in transactions with row locks, savepoints, rollbacks and early transaction ids, whatever happens. Up to three faults, of different
+tenants in transactions with row locks, savepoints, rollbacks and early transaction ids, whatever happens. Up to four faults, of different
 kinds of things, happen at once; then probe events are written, and the time until they are in the reporting tables is the time to recover.
 
 In the end each event is looked for: commits without an answer are looked up in the database, never guessed; every record of the source and the

@@ -66,7 +66,7 @@ func schedule(seed uint64, n int, kinds []kind) []step {
 	var order []area
 	for n > 0 {
 		s := step{Pause: time.Duration(rnd.IntN(500)) * time.Millisecond}
-		for range min(n, 1+rnd.IntN(3), len(areas)) {
+		for range min(n, 1+rnd.IntN(4), len(areas)) {
 			if len(order) == 0 {
 				order = slices.Clone(areas)
 				rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
