@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ var (
 	firstSeed = flag.Uint64("chaos.seed", 1, "the seed, or the first of chaos.seeds")
 	seeds     = flag.Uint64("chaos.seeds", 1, "how many seeds of the long form, one after the other")
 	faults    = flag.Int("chaos.faults", 27, "faults of each seed of the long form")
+	logs      = flag.String("chaos.logs", "", "directory that keeps the logs of all leat processes, by seed")
 
 	program built
 )
@@ -98,6 +100,7 @@ func chaos(t *testing.T, w *world, seed uint64, steps []step) *run {
 	if err := w.stop(&a); err != nil {
 		a.unexpected("%v", err)
 	}
+	require.NoError(t, w.keepLogs(*logs, seed))
 	require.NoError(t, w.account(ctx, &a))
 	r.take(&a, w)
 	return r
@@ -142,6 +145,20 @@ func (w *world) explain() {
 	for _, m := range w.members {
 		w.t.Logf("log of %s, which ended %d times by itself:\n%s", m.name(), m.ends, m.log.Tail(4000))
 	}
+}
+
+// keepLogs writes the logs of all leat processes to a directory, if there is one.
+func (w *world) keepLogs(dir string, seed uint64) error {
+	if dir == "" {
+		return nil
+	}
+	for _, m := range w.members {
+		name := filepath.Join(dir, fmt.Sprintf("%d-%s.log", seed, m.name()))
+		if err := os.WriteFile(name, []byte(m.log.String()), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func describe(s step) string {
