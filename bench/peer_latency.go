@@ -72,7 +72,7 @@ func (r *rig) commitTo(topic string) func(ctx context.Context, first, n int) err
 	return func(ctx context.Context, first, n int) error {
 		key, payload := make([]string, n), make([]string, n)
 		for i := range n {
-			key[i], payload[i] = fmt.Sprintf("acme/%s/invoice-%d", r.system, (first+i)%keys), string(r.sourceRecord(first+i).Value)
+			key[i], payload[i] = fmt.Sprintf("acme/%s/invoice-%d", r.system, (first+i)%keys), string(r.sourcePayload(first+i))
 		}
 		_, err := r.source.Exec(ctx, insert, topic, key, payload)
 		return err

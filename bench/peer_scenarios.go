@@ -16,6 +16,7 @@ func peerScenarios() []scenario {
 		{name: "skiplocked", about: "the tuned SKIP LOCKED poller, at least once: drain a backlog", takes: 15 * time.Second, run: goPeer["skiplocked"].drain()},
 		{name: "streams-default", about: "Kafka Streams, exactly once, defaults: the mapping of normalize", takes: 40 * time.Second, run: streams("streams-default", streamsDefaults())},
 		{name: "streams-tuned", about: "Kafka Streams, exactly once, tuned and warm: the mapping of normalize", takes: 40 * time.Second, run: streams("streams-tuned", streamsTuned())},
+		{name: "jdbc-sink", about: "Debezium's JDBC sink, upsert: invoices without lines and links to one table", takes: 40 * time.Second, run: (*bench).jdbcSink},
 		{name: "river", about: "River, at least once and without order: drain a backlog", takes: 15 * time.Second, run: goPeer["river"].drain()},
 		{name: "watermill", about: "Watermill's SQL subscriber and forwarder, at least once: drain a backlog", takes: 25 * time.Second, run: goPeer["watermill"].drain()},
 	}
