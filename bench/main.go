@@ -59,6 +59,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if len(b.report.Results) == 0 { // an earlier report stays
+		return err
+	}
 	return errors.Join(err, b.report.write(stdout, stderr, o.out, all))
 }
 

@@ -67,12 +67,24 @@ func (b *bench) newRigOf(ctx context.Context, o rigOptions) (_ *rig, err error) 
 	if err := r.configure(); err != nil {
 		return nil, err
 	}
-	for _, args := range [][]string{{"migrate", "up", "outbox"}, {"migrate", "up", "reporting"}, {"topics", "apply"}} {
+	for _, args := range [][]string{{"migrate", "up", "outbox"}, {"migrate", "up", "reporting"}} {
 		if err := r.command(ctx, args...); err != nil {
 			return nil, err
 		}
 	}
-	return r, nil
+	return r, r.applyTopics(ctx)
+}
+
+// applyTopics tries again: a broker that the last measurement has left busy, or that has just started on a slow machine, may take longer
+// to show its new topics than apply waits.
+func (r *rig) applyTopics(ctx context.Context) (err error) {
+	const tries = 4
+	for range tries {
+		if err = r.command(ctx, "topics", "apply"); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // database makes a database, as a copy of another one unless that is "".
