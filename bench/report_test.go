@@ -54,12 +54,6 @@ func TestNamesAreThoseOfScenarios(t *testing.T) {
 		require.False(t, known[s.name], "scenario %s is there twice", s.name)
 		known[s.name] = true
 	}
-	for _, peer := range []string{
-		"debezium-eos", "debezium-alo", "debezium-latency-eos", "debezium-latency-alo", "skiplocked", "watermill", "river",
-		"streams-default", "streams-tuned", "jdbc-sink",
-	} {
-		known[peer] = true
-	}
 	ratios := map[string]bool{}
 	for _, w := range wantedRatios() {
 		require.False(t, ratios[w.name], "ratio %q is there twice", w.name)
