@@ -3,6 +3,8 @@ package reporting
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -65,8 +67,27 @@ func diagnose(err error) fault {
 	return fault{kind: faultUnknown, code: "unknown"}
 }
 
+// raised is an error whose text somebody's trigger has written: quoted, because it may hold values of the record, which are taken out of
+// texts for people by their quotes (topics.Parameterize).
+type raised struct {
+	text string
+	err  error
+}
+
+func (e *raised) Error() string { return e.text }
+func (e *raised) Unwrap() error { return e.err }
+
+func quoteRaised(err error) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.Routine != "exec_stmt_raise" && pg.Code != "P0001" {
+		return err
+	}
+	return &raised{strings.Replace(err.Error(), pg.Message, strconv.Quote(pg.Message), 1), err}
+}
+
 // err marks err for the runtime.
 func (f fault) err(err error) error {
+	err = quoteRaised(err)
 	if f.remedy != "" {
 		err = fmt.Errorf("%w (remedy: %s)", err, f.remedy)
 	}
