@@ -30,6 +30,12 @@ type Config struct {
 	Every  time.Duration // between two writes; default 10 s
 }
 
+// Others is in the place of the tenants that are too many to be counted one by one between two writes: whoever writes to a topic makes tenants
+// up, and neither memory nor log may grow with them.
+const Others = "(others)"
+
+const maxKeys = 20_000
+
 // Counter counts the outcomes of the stages of one process.
 type Counter struct {
 	cfg Config
@@ -67,7 +73,11 @@ func (c *Counter) Observe(stage string) func([]processors.Outcome) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, o := range list {
-			c.counts[key{o.Tenant, stage, o.Entity, o.Outcome, o.Detail}] += o.Count
+			k := key{o.Tenant, stage, o.Entity, o.Outcome, o.Detail}
+			if _, known := c.counts[k]; !known && len(c.counts) >= maxKeys {
+				k.tenant = Others
+			}
+			c.counts[k] += o.Count
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -89,4 +90,20 @@ func TestCounter_WritesSumsAndLogsALineForEachTenant(t *testing.T) {
 	rows, err = outcomes.List(t.Context(), db, outcomes.Filter{Since: time.Now().Add(2 * time.Hour)})
 	require.NoError(t, err)
 	require.Empty(t, rows)
+}
+
+// TestCounter_TenantsWithoutEndAreCountedTogether: nothing is lost of the sum, and no more is kept than for a bounded number of tenants.
+func TestCounter_TenantsWithoutEndAreCountedTogether(t *testing.T) {
+	t.Parallel()
+	var out log
+	c := outcomes.New(outcomes.Config{Logger: slog.New(slog.NewJSONHandler(&out, nil)), Every: time.Hour})
+	observe := c.Observe("normalize")
+	for i := range 100_000 {
+		observe([]processors.Outcome{{Tenant: "t" + strconv.Itoa(i), Entity: "invoice", Outcome: "normalized", Count: 1}})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, c.Run(ctx, nil)) // writes what is left
+	require.LessOrEqual(t, out.count("\n"), 20_001)
+	require.Equal(t, 1, out.count(`"tenant":"(others)","stage":"normalize","records":{"invoice normalized":80000}`))
 }
