@@ -99,11 +99,13 @@ func TestSecrets_AreNowhere(t *testing.T) {
 		logs.WriteString(p.log.String())
 	}
 	require.Contains(t, logs.String(), `"level":"DEBUG"`)
-	for _, args := range [][]string{
+	commands := [][]string{
 		{"config", "check"}, {"status"}, {"status", "-o", "json"}, {"incidents", "list"}, {"incidents", "list", "-o", "json"}, {"outcomes"},
-		{"audit"}, {"audit", "-o", "json"}, {"relay", "status"}, {"offsets", "list"}, {"topics", "plan"}, {"trace", r.tenant + "/" + r.system + "/good"},
+		{"audit"}, {"audit", "-o", "json"}, {"relay", "status"}, {"offsets", "list"}, {"topics", "plan"},
+		{"trace", r.tenant + "/" + r.system + "/good"},
 		{"verify", "--source", r.system, "--window", "1h"}, {"--help"}, {"notify", "--help"}, {"migrate", "up", "nothing"},
-	} {
+	}
+	for _, args := range commands {
 		out, _ := r.try(args...) // some have nothing to show, or are wrong
 		logs.WriteString(out)
 	}
@@ -196,13 +198,13 @@ func (r *rig) noMarkOnTopics() {
 
 // headersText is the key and all headers of a record but one.
 func headersText(rec *kgo.Record, but string) string {
-	text := string(rec.Key)
+	lines := []string{string(rec.Key)}
 	for _, h := range rec.Headers {
 		if h.Key != but {
-			text += "\n" + h.Key + ": " + string(h.Value)
+			lines = append(lines, h.Key+": "+string(h.Value))
 		}
 	}
-	return text
+	return strings.Join(lines, "\n")
 }
 
 // noMarkInTables reads every table of a database; those named may hold payloads, or what failures name.
