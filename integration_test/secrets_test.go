@@ -100,10 +100,22 @@ func TestSecrets_AreNowhere(t *testing.T) {
 	}
 	require.Contains(t, logs.String(), `"level":"DEBUG"`)
 	commands := [][]string{
-		{"config", "check"}, {"status"}, {"status", "-o", "json"}, {"incidents", "list"}, {"incidents", "list", "-o", "json"}, {"outcomes"},
-		{"audit"}, {"audit", "-o", "json"}, {"relay", "status"}, {"offsets", "list"}, {"topics", "plan"},
+		{"config", "check"},
+		{"status"},
+		{"status", "-o", "json"},
+		{"incidents", "list"},
+		{"incidents", "list", "-o", "json"},
+		{"outcomes"},
+		{"audit"},
+		{"audit", "-o", "json"},
+		{"relay", "status"},
+		{"offsets", "list"},
+		{"topics", "plan"},
 		{"trace", r.tenant + "/" + r.system + "/good"},
-		{"verify", "--source", r.system, "--window", "1h"}, {"--help"}, {"notify", "--help"}, {"migrate", "up", "nothing"},
+		{"verify", "--source", r.system, "--window", "1h"},
+		{"--help"},
+		{"notify", "--help"},
+		{"migrate", "up", "nothing"},
 	}
 	for _, args := range commands {
 		out, _ := r.try(args...) // some have nothing to show, or are wrong
