@@ -95,6 +95,41 @@ func TestStatus_OnlyReads(t *testing.T) {
 	require.Zero(t, made)
 }
 
+// TestSchemas_GiveNothingToPublic: what the schemas hold is for those who were granted it, and functions that run with their owner's
+// rights look names up where no role can put any: in pg_catalog first, among temporary tables last.
+func TestSchemas_GiveNothingToPublic(t *testing.T) {
+	t.Parallel()
+	const public = `
+		select 'schema ' || nspname from pg_namespace, aclexplode(nspacl) a where nspname = $1 and a.grantee = 0
+		union all
+		select 'relation ' || relname from pg_class, aclexplode(relacl) a where relnamespace = $1::regnamespace and a.grantee = 0
+		union all
+		select 'owner''s function ' || proname from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
+		where pronamespace = $1::regnamespace and prosecdef and a.grantee = 0
+		union all
+		select 'search path of ' || proname from pg_proc where pronamespace = $1::regnamespace and prosecdef
+		and not coalesce('search_path=pg_catalog, pg_temp' = any (proconfig), false)`
+	for _, kind := range migrations.Kinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			db, ctx := open(t), t.Context()
+			_, err := migrations.Up(ctx, db, kind)
+			require.NoError(t, err)
+			rows, err := db.QueryContext(ctx, public, kind.Schema())
+			require.NoError(t, err)
+			defer rows.Close()
+			var found []string
+			for rows.Next() {
+				var what string
+				require.NoError(t, rows.Scan(&what))
+				found = append(found, what)
+			}
+			require.NoError(t, rows.Err())
+			require.Empty(t, found)
+		})
+	}
+}
+
 func TestControl_TheAuditLogOnlyGrows(t *testing.T) {
 	t.Parallel()
 	db, ctx := open(t), t.Context()

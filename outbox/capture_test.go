@@ -189,3 +189,53 @@ func TestGrant_GivesNoMoreThanNeeded(t *testing.T) {
 	_, err := outbox.Grants("x", "owner")
 	require.ErrorContains(t, err, "use writer or relay")
 }
+
+// TestGrant_OwnersFunctionsAreNotMisled: a role that puts functions, operators and tables of the same names before the real ones does
+// not make functions that run with their owner's rights use them.
+func TestGrant_OwnersFunctionsAreNotMisled(t *testing.T) {
+	t.Parallel()
+	pool, _ := setup(t)
+	ctx := t.Context()
+	relay := newRole(t, pool)
+	require.NoError(t, outbox.Grant(ctx, pool, relay, outbox.Relay))
+	exec := func(sql string) {
+		t.Helper()
+		_, err := pool.Exec(ctx, sql)
+		require.NoError(t, err, sql)
+	}
+	exec("create table invoices (id int primary key, tenant text not null); create schema evil authorization " + relay +
+		"; grant insert, select on invoices to " + relay)
+	_, err := outbox.Install(ctx, pool, outbox.Capture{Table: "public.invoices", Entity: "invoice", Key: []string{"id"}, TenantColumn: "tenant"})
+	require.NoError(t, err)
+	conn, err := pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer conn.Release()
+	const misled = ` language plpgsql as $$ begin raise exception 'misled: %', current_user; end $$`
+	for _, sql := range []string{
+		"set role " + relay,
+		"create function evil.hashtextextended(text, bigint) returns bigint" + misled,
+		"create function evil.pg_try_advisory_xact_lock(bigint) returns boolean" + misled,
+		"create function evil.to_jsonb(anyelement) returns jsonb" + misled,
+		"create function evil.clock_timestamp() returns timestamptz" + misled,
+		"create function evil.pg_control_system(out system_identifier bigint) returns bigint" + misled,
+		"create function evil.pg_current_wal_lsn() returns pg_lsn" + misled,
+		"create function evil.convert_to(text, name) returns bytea" + misled,
+		"create function evil.gen_random_uuid() returns uuid" + misled,
+		"create function evil.larger(bigint, bigint) returns boolean" + misled,
+		"create operator evil.<= (leftarg = bigint, rightarg = bigint, function = evil.larger)",
+		"create temporary table outbox_default (id bigint)", "create temporary table pg_inherits (inhrelid oid, inhparent oid)",
+		"set search_path = evil, pg_temp, pg_catalog",
+		"select leat.identity()", "select leat.make_partitions(3)", "select leat.drop_partitions(0, pg_current_snapshot(), '1 day')",
+		"insert into public.invoices values (1, 'acme')",
+	} {
+		_, err := conn.Exec(ctx, sql)
+		require.NoError(t, err, sql)
+	}
+	_, err = conn.Exec(ctx, "select clock_timestamp()")
+	require.ErrorContains(t, err, "misled", "the trap is one")
+	_, err = conn.Exec(ctx, "reset role; reset search_path")
+	require.NoError(t, err)
+	var captured int
+	require.NoError(t, pool.QueryRow(ctx, "select count(*) from leat.outbox").Scan(&captured))
+	require.Equal(t, 1, captured)
+}

@@ -44,7 +44,7 @@ func as(t *testing.T, owner *pgxpool.Pool, grant string) *pgxpool.Pool {
 func TestRoles_DoWhatTheyNeedAndNoMore(t *testing.T) {
 	t.Parallel()
 	owner := database(t)
-	process, operator := as(t, owner, "grant_process"), as(t, owner, "grant_operator")
+	process, operator := as(t, owner, "grant_index"), as(t, owner, "grant_operator")
 	brokers, system := testenv.Kafka(t), testenv.Name("shop")
 	source := topics.Source(system, "invoice")
 	dlq := topics.DLQ(source, "normalize")
