@@ -21,7 +21,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	root.SetArgs(args)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
-	return e.hider.Error(root.ExecuteContext(ctx))
+	return e.hider.Error(app.Explain(root.ExecuteContext(ctx)))
 }
 
 // env is what every command is given from outside, and the flags that all of them have.

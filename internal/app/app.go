@@ -20,6 +20,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/postgres"
 	"github.com/leat-io/leat/internal/safetext"
 	"github.com/leat-io/leat/operations/outcomes"
 )
@@ -104,9 +105,9 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, o))
+		return slog.New(postgres.Explaining(slog.NewTextHandler(w, o)))
 	}
-	return slog.New(slog.NewJSONHandler(w, o))
+	return slog.New(postgres.Explaining(slog.NewJSONHandler(w, o)))
 }
 
 // registerBuildInfo adds leat_build_info, which is 1 and says in its labels what runs.
@@ -129,3 +130,6 @@ func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
 
 func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
 func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }
+
+// Explain adds the remedy to an error of a database that did not let us in.
+func Explain(err error) error { return postgres.Explain(err) }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/leat-io/leat/internal/postgres"
 )
 
 // check is one line of /healthz or /readyz. A nil func has no opinion.
@@ -79,7 +81,7 @@ func (a *App) answer(w http.ResponseWriter, checks []check, which func(check) fu
 		}
 		r := checkResult{Name: c.name, OK: true}
 		if err := ask(); err != nil {
-			r.OK, r.Reason, h.OK = false, a.hider.Hide(err.Error()), false
+			r.OK, r.Reason, h.OK = false, a.hider.Hide(postgres.Explain(err).Error()), false
 		}
 		h.Checks = append(h.Checks, r)
 	}

@@ -35,8 +35,11 @@ func (v Version) WriteText(w io.Writer) error {
 // ConfigReport is what a configuration means.
 type ConfigReport struct{ *config.Config }
 
-// ConfigReport returns what the configuration means.
-func (a *App) ConfigReport() ConfigReport { return ConfigReport{a.cfg} }
+// ConfigReport returns what the configuration means. The log has what is allowed and unwise.
+func (a *App) ConfigReport() ConfigReport {
+	a.warn()
+	return ConfigReport{a.cfg}
+}
 
 // WriteText prints the configuration with its defaults and without its secrets.
 func (r ConfigReport) WriteText(w io.Writer) error { return r.WriteYAML(w) }

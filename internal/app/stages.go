@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/leat-io/leat/internal/config"
+	"github.com/leat-io/leat/internal/postgres"
 	"github.com/leat-io/leat/operations/outcomes"
 	"github.com/leat-io/leat/processors"
 	"github.com/leat-io/leat/processors/normalize"
@@ -102,8 +103,23 @@ type runnable interface {
 	Ready() error
 }
 
+// warn tells of databases whose connections others on the network could read or answer.
+func (a *App) warn() {
+	tell := func(key string, url config.DatabaseURL) {
+		if how := postgres.Exposed(url.Reveal()); how != "" {
+			a.log.Warn("a connection to a database is not protected", "key", key, "database", url, "remedy", how)
+		}
+	}
+	for i, s := range a.cfg.Sources {
+		tell(fmt.Sprintf("sources[%d].url", i), s.URL)
+	}
+	tell("control.url", a.cfg.Control.URL)
+	tell("publish.reporting.url", a.cfg.Publish.Reporting.URL)
+}
+
 // serve runs stages with the HTTP server beside them, and with an agent of the control database, if there is one.
 func (a *App) serve(ctx context.Context, before []Part, stages []stage, after []Part) error {
+	a.warn()
 	var parts []Part
 	var checks []check
 	for _, s := range stages {

@@ -27,6 +27,7 @@ type PostgresOptions struct {
 	Dir         string            // keeps the server's data for later starts; default: a directory removed by Stop
 	Port        int               // of 127.0.0.1; 0 takes a free one
 	Settings    map[string]string // of postgresql.conf
+	Files       map[string][]byte // written into the data directory before the start, for the server alone: pg_hba.conf, certificates
 	CacheDir    string            // for downloaded binaries; default: the user's cache directory
 	Logger      *slog.Logger      // default: none
 }
@@ -86,7 +87,7 @@ func (p *Postgres) launch(ctx context.Context, o PostgresOptions, log *slog.Logg
 			return err
 		}
 	}
-	p.server = &server{bin: bin, as: as, dir: dir, port: port, settings: o.Settings}
+	p.server = &server{bin: bin, as: as, dir: dir, port: port, settings: o.Settings, files: o.Files}
 	if err := p.server.start(ctx); err != nil {
 		return err
 	}

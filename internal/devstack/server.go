@@ -32,6 +32,7 @@ type server struct {
 	dir      string // data, password and log
 	port     int
 	settings map[string]string
+	files    map[string][]byte
 	password string
 	process  *Process
 }
@@ -39,6 +40,12 @@ type server struct {
 func (s *server) start(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
+	}
+	for name, content := range s.files {
+		path := filepath.Join(s.data(), name)
+		if err := errors.Join(os.WriteFile(path, content, 0o600), s.as.chown(path)); err != nil {
+			return fmt.Errorf("writing %s of PostgreSQL: %w", name, err)
+		}
 	}
 	logFile, err := os.OpenFile(s.logName(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -14,8 +15,8 @@ import (
 // Explain adds the remedy to an error of a Kafka client that was not let in: which setting of the configuration to look at.
 // Other errors it returns as they are.
 func Explain(err error) error {
-	if err == nil {
-		return nil
+	if _, database := errors.AsType[*pgconn.ConnectError](err); err == nil || database {
+		return err // its certificates are another matter
 	}
 	if remedy := remedy(err); remedy != "" {
 		return fmt.Errorf("%w (%s)", err, remedy)

@@ -3,6 +3,7 @@ package testenv
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/url"
 	"os"
 	"strings"
@@ -99,11 +100,19 @@ type OwnPostgres struct {
 // PostgresServer starts a server of the test's own, as a process of this machine. It ends with the test.
 func PostgresServer(tb testing.TB) *OwnPostgres {
 	tb.Helper()
+	return PostgresServerWith(tb, nil, nil)
+}
+
+// PostgresServerWith is a PostgresServer with further settings, and with files in its data directory, such as pg_hba.conf.
+func PostgresServerWith(tb testing.TB, settings map[string]string, files map[string][]byte) *OwnPostgres {
+	tb.Helper()
 	scratch, err := devstack.NewScratch()
 	require.NoError(tb, err)
 	port, err := devstack.FreePort()
 	require.NoError(tb, err)
-	p := &OwnPostgres{options: devstack.PostgresOptions{Dir: scratch.Dir(), Port: port, Settings: postgresSettings()}}
+	all := postgresSettings()
+	maps.Copy(all, settings)
+	p := &OwnPostgres{options: devstack.PostgresOptions{Dir: scratch.Dir(), Port: port, Settings: all, Files: files}}
 	p.server, err = devstack.StartPostgres(context.Background(), p.options)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
