@@ -18,7 +18,17 @@ type composeFile struct {
 		Command  any
 		Ports    []string
 		Volumes  []string
-		ReadOnly bool `yaml:"read_only"`
+		User     string
+		Tmpfs    []string
+		ReadOnly bool     `yaml:"read_only"`
+		CapDrop  []string `yaml:"cap_drop"`
+		Security []string `yaml:"security_opt"`
+
+		Privileged  bool
+		CapAdd      []string `yaml:"cap_add"`
+		NetworkMode string   `yaml:"network_mode"`
+		PID, IPC    string
+		Devices     []any
 	}
 	Volumes map[string]any
 }
@@ -72,6 +82,48 @@ func TestCompose_ScrapesEveryServiceAndOpensNothingToOthers(t *testing.T) {
 		require.True(t, s.ReadOnly)
 		require.Regexp(t, `:-[\w./-]+:v?\d+\.\d+\.\d+}$`, s.Image, "a pinned version")
 	}
+}
+
+// TestCompose_EveryServiceRunsWithoutRights: ours as a user without rights, on a file system that cannot be written, not even with a
+// place for temporary files; the others with no more than they need.
+func TestCompose_EveryServiceRunsWithoutRights(t *testing.T) {
+	t.Parallel()
+	var c composeFile
+	readYAML(t, "../docker-compose.yml", &c)
+	ours := 0
+	for name, s := range c.Services {
+		require.Equal(t, []string{"no-new-privileges:true"}, s.Security, name)
+		require.False(t, s.Privileged, name)
+		require.Empty(t, s.CapAdd, name)
+		require.Empty(t, s.Devices, name)
+		require.Empty(t, s.NetworkMode+s.PID+s.IPC, name)
+		if name != "postgres" { // its image begins as root, to give its directory to the user that it runs as
+			require.Equal(t, []string{"ALL"}, s.CapDrop, name)
+		}
+		if name != "kafka" { // its image writes its configuration when it starts
+			require.True(t, s.ReadOnly, name)
+		}
+		if s.Image != "leat:local" {
+			continue
+		}
+		ours++
+		require.Equal(t, "65532:65532", s.User, name)
+		require.Empty(t, s.Tmpfs, name)
+	}
+	require.Equal(t, 9, ours, "migrate, topics, sample and six processes")
+}
+
+// TestImage_HoldsTheBinaryAlone: no shell and no package manager for whoever gets in, and no root.
+func TestImage_HoldsTheBinaryAlone(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../Dockerfile")
+	require.NoError(t, err)
+	_, last, ok := strings.Cut(string(text), "\nFROM scratch\n")
+	require.True(t, ok, "the last stage begins with nothing")
+	require.Equal(t, []string{
+		"COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/", "COPY --from=build /out/leat /usr/local/bin/leat",
+		"USER 65532:65532", "EXPOSE 9464", `ENTRYPOINT ["/usr/local/bin/leat"]`,
+	}, strings.Split(strings.TrimSpace(last), "\n"))
 }
 
 func TestCompose_PrometheusAndAlertmanagerTakeTheirConfiguration(t *testing.T) {
