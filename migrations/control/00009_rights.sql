@@ -20,6 +20,7 @@ insert into leat_control.rights (role, privileges, object) values
   ('index', 'select, insert, update, delete', 'leat_control.incident_keys'),
   ('index', 'select', 'leat_control.audit_log'), -- to count its entries
   ('notify', 'select, insert, update', 'leat_control.incidents'), -- those of breakers
+  ('notify', 'select', 'leat_control.dead_letters'), -- to count those of an incident
   ('notify', 'select', 'leat_control.incident_hours'),
   ('notify', 'select', 'leat_control.incident_tenants'),
   ('notify', 'select, insert, update', 'leat_control.incident_standings'),
