@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"os"
 	"testing"
@@ -84,9 +85,7 @@ func TestSecurePostgres_TakesWhatIsRightAndSaysWhatIsWrong(t *testing.T) {
 	leat, certified := url.UserPassword("leat", password), url.User("certified")
 	full := func(more map[string]string) map[string]string {
 		p := map[string]string{"sslmode": "verify-full", "sslrootcert": s.ours.file}
-		for k, v := range more {
-			p[k] = v
-		}
+		maps.Copy(p, more)
 		return p
 	}
 	certificate := func(c pair) map[string]string { return full(map[string]string{"sslcert": c.cert, "sslkey": c.key}) }
