@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/leat-io/leat/internal/app"
@@ -77,8 +79,33 @@ keys are parked. What it refuses, it says. Needs kafka.brokers and sources.`,
 	}
 	return group(&cobra.Command{
 		Use:     "topics",
-		Short:   "Compare the topics with the catalogue, and make them so: plan, apply",
+		Short:   "Compare the topics with the catalogue, and make them so: plan, apply, acls",
 		Long:    `Every topic that Leat uses, with its partitions, retention and cleanup policy, stands in one catalogue.`,
-		Example: "  leat topics plan\n  leat topics apply",
-	}, plan, apply)
+		Example: "  leat topics plan\n  leat topics apply\n  leat topics acls",
+	}, plan, apply, topicsACLsCommand(e))
+}
+
+func topicsACLsCommand(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "acls",
+		Short: "Print what each process may do in Kafka, as calls of kafka-acls.sh",
+		Long: `Prints the rights that each role needs and no more, with the names of this configuration: relay, normalize, publish, index,
+verify, operator (people at the command line) and admin (leat topics plan and apply). Principals are User:leat-<role>, unless
+--principal names another one for --role. It changes nothing: whoever administers the cluster runs what it prints, again after sources or
+groups were added. Needs sources.`,
+		Example: `  leat topics acls > acls.sh
+  leat topics acls --role relay --principal User:CN=relay.example.com
+  leat topics acls -o json`,
+		Args: noArgs(),
+	}
+	o := outputFlag(c)
+	role := c.Flags().String("role", "", "only of this role")
+	principal := c.Flags().String("principal", "", "who has the role, as Kafka names it; needs --role")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *principal != "" && *role == "" {
+			return &usageError{c.CommandPath(), errors.New("--principal needs --role: each role is a principal of its own")}
+		}
+		return e.show(*o, func(a *app.App) (textWriter, error) { return a.TopicsACLs(*role, *principal) })
+	}
+	return c
 }

@@ -36,7 +36,7 @@ var commandOf = map[string]string{
 	"OffsetsPlans": "offsets show, without a plan", "OffsetsList": "offsets list", "OffsetsExport": "offsets export",
 	"OutboxCapture": "outbox capture", "OutboxRelease": "outbox release", "OutboxList": "outbox list", "OutboxPartitions": "outbox partitions",
 	"Outcomes": "outcomes", "RelayStatus": "relay status", "RelayAdopt": "relay adopt", "Status": "status", "TopicsPlan": "topics plan",
-	"TopicsApply": "topics apply", "Trace": "trace", "Verify": "verify", "VerifyList": "verify list", "VerifyShow": "verify show",
+	"TopicsApply": "topics apply", "TopicsACLs": "topics acls", "Trace": "trace", "Verify": "verify", "VerifyList": "verify list", "VerifyShow": "verify show",
 	"ConfigReport": "config check", "OutboxGrant": "outbox grant",
 }
 

@@ -48,22 +48,43 @@ func (a *App) withKafka(do func(*kgo.Client) error) error {
 	return kafka.Explain(do(cl))
 }
 
-// catalogue lists every topic of this installation. The normalize group has retry and dead-letter topics for every source
-// topic, so that a mapping can be added later without a change of topics.
+// catalogue lists every topic of this installation.
 func (a *App) catalogue() ([]topics.Topic, error) {
-	spec := topics.Spec{Partitions: int32(a.cfg.Kafka.Partitions), Replication: int16(a.cfg.Kafka.Replication)}
-	var sourceTopics []string
+	i := a.installation()
+	return topics.Catalogue(topics.Spec{
+		Partitions: int32(a.cfg.Kafka.Partitions), Replication: int16(a.cfg.Kafka.Replication),
+		Sources: i.Sources, Groups: []topics.GroupSpec{i.Normalize, i.Publish},
+	})
+}
+
+// installation names the sources and groups. The normalize group has retry and dead-letter topics for every source topic, so that
+// a mapping can be added later without a change of topics or of rights.
+func (a *App) installation() kafka.Installation {
+	i := kafka.Installation{
+		RelayGroup: a.cfg.Relay.Group, Foreign: a.cfg.Index.DeadLetterTopics,
+		Normalize: topics.GroupSpec{Group: a.cfg.Normalize.Group},
+		Publish:   topics.GroupSpec{Group: a.cfg.Publish.Group, Reads: financeTopics()},
+	}
 	for _, s := range a.cfg.Sources {
-		spec.Sources = append(spec.Sources, topics.SourceSpec{System: s.Name, Entities: s.Entities, Retention: s.Retention})
+		i.Sources = append(i.Sources, topics.SourceSpec{System: s.Name, Entities: s.Entities, Retention: s.Retention})
 		for _, e := range s.Entities {
-			sourceTopics = append(sourceTopics, topics.Source(s.Name, e))
+			i.Normalize.Reads = append(i.Normalize.Reads, topics.Source(s.Name, e))
 		}
 	}
-	spec.Groups = []topics.GroupSpec{
-		{Group: a.cfg.Normalize.Group, Reads: sourceTopics},
-		{Group: a.cfg.Publish.Group, Reads: financeTopics()},
+	return i
+}
+
+// TopicsACLs are what the principals of this installation need of Kafka: of all roles, or of the one that is named, for its
+// default principal or for the one given. It opens no connection.
+func (a *App) TopicsACLs(role, principal string) (kafka.ACLs, error) {
+	if err := a.cfg.Require(config.NeedSources); err != nil {
+		return nil, err
 	}
-	return topics.Catalogue(spec)
+	acls := kafka.NewACLs(a.installation())
+	if role == "" {
+		return acls, nil
+	}
+	return acls.As(kafka.Role(role), principal)
 }
 
 func financeTopics() []string {

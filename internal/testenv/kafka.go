@@ -85,6 +85,21 @@ type OwnKafka struct{ broker *broker.Broker }
 // Besides the listener of Brokers, which asks for nothing, it has those given.
 func KafkaServer(tb testing.TB, listeners ...Listener) *OwnKafka {
 	tb.Helper()
+	return kafkaServer(tb, nil, listeners)
+}
+
+// AuthorizingKafka is a KafkaServer that refuses whoever has no right by its ACLs. Whoever comes by the listener of Brokers may do
+// everything.
+func AuthorizingKafka(tb testing.TB, listeners ...Listener) *OwnKafka {
+	tb.Helper()
+	return kafkaServer(tb, map[string]string{
+		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+		"super.users":           "User:ANONYMOUS", // also the broker itself
+	}, listeners)
+}
+
+func kafkaServer(tb testing.TB, more map[string]string, listeners []Listener) *OwnKafka {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTimeout)
 	defer cancel()
 	libs, err := broker.Libs(ctx)
@@ -96,6 +111,7 @@ func KafkaServer(tb testing.TB, listeners ...Listener) *OwnKafka {
 	settings := brokerSettings()
 	settings["broker.session.timeout.ms"] = "3000" // a killed broker may register again after this
 	settings["broker.heartbeat.interval.ms"] = "500"
+	maps.Copy(settings, more)
 	k := &OwnKafka{broker: broker.New(broker.Options{Libs: libs, Dir: scratch.Dir(), Listeners: listeners, Settings: settings})}
 	tb.Cleanup(func() {
 		k.broker.Kill()
