@@ -295,6 +295,11 @@ func (s *session) end(ctx context.Context, works []*work) (bool, error) {
 		}
 		return nil
 	}
+	// A member that was thrown out of its group while its batch was in flight would wait here for ever: the client waits for a heartbeat
+	// or for the loss of its partitions, and the loss waits until rebalances are allowed, which is after this. Cut short, the
+	// session ends, and the next one aborts what is open. Kafka would do that only after the whole timeout, and readers wait for it.
+	ctx, cancel := context.WithTimeout(ctx, s.r.cfg.TransactionTimeout/4)
+	defer cancel()
 	return s.sess.End(kgo.PreTxnCommitFnContext(ctx, fn), kgo.TryCommit)
 }
 

@@ -103,6 +103,40 @@ func TestRunner_SurvivesFaultsOfTheBroker(t *testing.T) {
 	}
 }
 
+// TestRunner_ThrownOutOfItsGroupInABatchComesBack lets the group forget a member whose batch is in flight, as after a stop of the process. It
+// must not wait for what its own batch holds up, until the watchdog or Kafka's transaction timeout helps.
+func TestRunner_ThrownOutOfItsGroupInABatchComesBack(t *testing.T) {
+	t.Parallel()
+	b := setupFake(t, 2)
+	inputs := numbered(100, 10)
+	b.produce(inputs...)
+	thrownOut := make(chan struct{})
+	var heartbeats, batches atomic.Int32
+	b.fake.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.fake.KeepControl()
+		if batches.Load() == 0 || heartbeats.Add(1) > 1 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = kerr.UnknownMemberID.Code
+		close(thrownOut)
+		return resp, nil, true
+	})
+	h := &copier{out: b.out}
+	cfg := b.config(processors.HandlerFunc(func(ctx context.Context, batch []processors.Message) []processors.Result {
+		if batches.Add(1) == 1 {
+			<-thrownOut
+			<-time.After(200 * time.Millisecond) // the client takes notice
+		}
+		return h.Handle(ctx, batch)
+	}))
+	cfg.TransactionTimeout = 20 * time.Second
+	cfg.HeartbeatInterval = 100 * time.Millisecond
+	r := start(t, cfg)
+	b.requireExact(inputs)
+	require.Zero(t, r.metric("leat_watchdog_trips_total"))
+}
+
 // produceAsync retries, because the fault may hit the test's own client.
 func (b *bundle) produceAsync(inputs ...input) {
 	b.t.Helper()
