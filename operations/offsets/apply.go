@@ -39,7 +39,15 @@ type Result struct {
 	Before    *Commit `json:"before"`
 	After     *Commit `json:"after"` // as Kafka showed it when it had been written
 	Problem   string  `json:"problem,omitempty"`
+
+	refused bool // Kafka has said no, or was not asked
 }
+
+// The actions, as the audit log has them.
+const (
+	actionApply = "offsets apply"
+	actionUndo  = "offsets undo"
+)
 
 // change is an apply or an undo under way.
 type change struct {
@@ -47,7 +55,7 @@ type change struct {
 	op     audit.Operator
 	opt    ApplyOptions
 	plan   *Plan
-	action string // "offsets apply", "offsets undo"
+	action string // actionApply or actionUndo
 	report *Report
 
 	// verify compares the plan with what stands in Kafka. running says that the group has members, who may still move on.
@@ -63,7 +71,7 @@ func (o *Offsets) Apply(ctx context.Context, op audit.Operator, id string, opt A
 		if err := refuse(p.refuseApply()); err != nil {
 			return nil, err
 		}
-		c := &change{action: "offsets apply", verify: p.moved}
+		c := &change{action: actionApply, verify: p.moved}
 		for i := range p.Partitions {
 			part := &p.Partitions[i]
 			c.want = append(c.want, Position{part.Topic, part.Partition, &Commit{Offset: part.Target, LeaderEpoch: -1}})
@@ -194,22 +202,28 @@ func (c *change) admit(ctx context.Context) (groupInfo, error) {
 		return g, err
 	}
 	ours := c.o.own(p.Group) != nil && c.o.cfg.Drains != nil
+	return g, refuse(p.refuseGroup(&g, c.action, c.opt.Drain, ours))
+}
+
+// refuseGroup says why the group, as it is now, is not the one that the plan is for. ours says that its members can be drained.
+func (p *Plan) refuseGroup(g *groupInfo, action string, drain, ours bool) string {
+	apply := action == actionApply
 	switch {
 	case !g.exists() && !p.Create && p.GroupState != noGroup:
-		return g, refuse(fmt.Sprintf("group %s is gone since the plan: plan again", p.Group))
-	case g.active() && !c.opt.Drain:
-		return g, refuse(g.refuseActive(p.Group, ours))
+		return fmt.Sprintf("group %s is gone since the plan: plan again", p.Group)
+	case g.active() && !drain:
+		return g.refuseActive(p.Group, ours)
 	case g.active() && !ours:
-		return g, refuse(fmt.Sprintf("group %s is not of this installation, so --drain cannot reach its members: %s", p.Group, names(g.Members)))
-	case g.active() && len(p.Members) == 0 && c.action == "offsets apply":
-		return g, refuse(fmt.Sprintf("group %s has become active since the plan, with %s: plan again", p.Group, names(g.Members)))
-	case g.active() && c.action == "offsets apply" && !sameMembers(g.Members, p.Members):
-		return g, refuse(fmt.Sprintf("the members of group %s have changed since the plan, from %s to %s: plan again", p.Group, names(p.Members),
-			names(g.Members)))
-	case !g.active() && p.Parked == ParkedDrain && c.action == "offsets apply":
-		return g, refuse("--parked drain lets the running members settle what is parked, and group " + p.Group + " has none now: plan again")
+		return fmt.Sprintf("group %s is not of this installation, so --drain cannot reach its members: %s", p.Group, names(g.Members))
+	case g.active() && len(p.Members) == 0 && apply:
+		return fmt.Sprintf("group %s has become active since the plan, with %s: plan again", p.Group, names(g.Members))
+	case g.active() && apply && !sameMembers(g.Members, p.Members):
+		return fmt.Sprintf("the members of group %s have changed since the plan, from %s to %s: plan again", p.Group, names(p.Members),
+			names(g.Members))
+	case !g.active() && p.Parked == ParkedDrain && apply:
+		return "--parked drain lets the running members settle what is parked, and group " + p.Group + " has none now: plan again"
 	}
-	return g, nil
+	return ""
 }
 
 func sameMembers(a, b []Member) bool {
@@ -258,7 +272,7 @@ func (c *change) aside(ctx context.Context, g groupInfo, do func() error) (err e
 		return do()
 	}
 	group := c.plan.Group
-	if c.plan.Parked == ParkedDrain && c.action == "offsets apply" {
+	if c.plan.Parked == ParkedDrain && c.action == actionApply {
 		if err := c.awaitParked(ctx); err != nil {
 			return err
 		}

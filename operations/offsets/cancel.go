@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -49,13 +50,18 @@ func (o *Offsets) cancel(ctx context.Context, p *Plan) (n int64, err error) {
 		err = o.holdOff(ctx, cl, id, p)
 	}
 	endErr := cl.EndTransaction(ctx, kgo.TransactionEndTry(err == nil))
+	return cancelled(len(recs), err, endErr)
+}
+
+// cancelled is how many of n records may have been cancelled, after err kept their transaction from being committed, or after its end.
+func cancelled(n int, err, endErr error) (int64, error) {
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("cancelling parked records: %w", err)
 	case endErr != nil:
-		return int64(len(recs)), fmt.Errorf("cancelling parked records: %w", endErr)
+		return int64(n), fmt.Errorf("cancelling parked records: %w", endErr)
 	}
-	return int64(len(recs)), nil
+	return int64(n), nil
 }
 
 // holdOff makes whoever joins the group wait for the end of cl's transaction, and refuses if somebody has joined before.
@@ -67,20 +73,33 @@ func (o *Offsets) holdOff(ctx context.Context, cl *kgo.Client, id string, p *Pla
 	if err != nil {
 		return err
 	}
-	if g.active() {
-		return refuse("members of the group are back already: " + names(g.Members))
+	if err := refuse(g.refuseCancel()); err != nil {
+		return err
 	}
 	commits, err := o.committed(ctx, p.Group, false)
 	if err != nil {
 		return err
 	}
+	return refuse(p.wentOn(commits)...)
+}
+
+// refuseCancel says who of the group may have passed a parked record already.
+func (g *groupInfo) refuseCancel() string {
+	if !g.active() {
+		return ""
+	}
+	return "members of the group are back already: " + names(g.Members)
+}
+
+// wentOn says where somebody has come, read and left since the offsets were written.
+func (p *Plan) wentOn(commits kadm.OffsetResponses) (problems []string) {
 	for i := range p.Partitions {
 		part := &p.Partitions[i]
 		if now := commitOf(commits, part.Topic, part.Partition); !sameOffset(now, &Commit{Offset: part.Target}) {
-			return refuse(fmt.Sprintf("%s: the group has moved on to %s already", part.name(), now))
+			problems = append(problems, fmt.Sprintf("%s: the group has moved on to %s already", part.name(), now))
 		}
 	}
-	return nil
+	return problems
 }
 
 // pend adds the offsets of the plan to cl's transaction, as one who is no member of the group: Kafka takes them without a look at its

@@ -16,7 +16,7 @@ func (o *Offsets) Undo(ctx context.Context, op audit.Operator, id string, opt Ap
 		if err := refuse(p.refuseUndo()); err != nil {
 			return nil, err
 		}
-		return &change{action: "offsets undo", verify: p.undoMoved, want: p.Before}, nil
+		return &change{action: actionUndo, verify: p.undoMoved, want: p.Before}, nil
 	})
 }
 

@@ -85,11 +85,10 @@ func (c *change) write(ctx context.Context) error {
 	problems, err := c.commit(ctx)
 	results, wrong, backErr := c.readBack(ctx, problems)
 	c.report.Partitions = results
-	switch {
-	case err == nil && backErr == nil && wrong == 0:
+	switch judge(results, wrong, errors.Join(err, backErr)) {
+	case asPlanned:
 		return c.finish(ctx)
-	case err == nil && backErr == nil && len(problems) == len(c.want) && untouched(results):
-		// Kafka has refused all of it, for instance because a member has just joined.
+	case nothingWritten: // for instance because a member has just joined
 		if _, err := c.o.cfg.DB.Exec(ctx, undecidedSQL, c.plan.ID, was, c.plan.Before); err != nil {
 			return fmt.Errorf("marking plan %s: %w", c.plan.ID, err)
 		}
@@ -99,6 +98,26 @@ func (c *change) write(ctx context.Context) error {
 		c.plan.Group, describeResults(results)))
 	_, markErr := c.o.cfg.DB.Exec(ctx, failedSQL, c.plan.ID, err.Error())
 	return errors.Join(err, markErr)
+}
+
+// verdict is what became of a write.
+type verdict byte
+
+const (
+	asPlanned verdict = iota
+	nothingWritten
+	halfWritten // or it is not known
+)
+
+// judge says what became of a write. err says that an answer is missing.
+func judge(results []Result, wrong int, err error) verdict {
+	switch {
+	case err == nil && wrong == 0:
+		return asPlanned
+	case err == nil && !slices.ContainsFunc(results, func(r Result) bool { return !r.refused || !sameOffset(r.Before, r.After) }):
+		return nothingWritten
+	}
+	return halfWritten
 }
 
 // commit writes all offsets in one request, of a member of no generation, which Kafka takes of an empty group only. Partitions that
@@ -122,7 +141,11 @@ func (c *change) commit(ctx context.Context) (problems map[tp]error, err error) 
 		}
 		responses.EachError(func(r kadm.OffsetResponse) { problems[tp{r.Topic, r.Partition}] = r.Err })
 	}
-	if len(deletes) > 0 && len(problems) == 0 {
+	if len(problems) > 0 {
+		notDeleted(c.want, problems)
+		return problems, nil
+	}
+	if len(deletes) > 0 {
 		responses, err := c.o.adm.DeleteOffsets(ctx, c.plan.Group, deletes)
 		if err != nil {
 			return problems, fmt.Errorf("deleting offsets of group %s: %w", c.plan.Group, err)
@@ -132,30 +155,40 @@ func (c *change) commit(ctx context.Context) (problems map[tp]error, err error) 
 	return problems, nil
 }
 
+// notDeleted adds the commits that were not deleted because others were refused.
+func notDeleted(want []Position, problems map[tp]error) {
+	for _, w := range want {
+		if w.Commit == nil {
+			problems[tp{w.Topic, w.Partition}] = errors.New("its commit was not deleted, because another offset was refused")
+		}
+	}
+}
+
 // readBack compares what Kafka shows with what was to be written.
 func (c *change) readBack(ctx context.Context, problems map[tp]error) (results []Result, wrong int, err error) {
 	commits, err := c.o.committed(ctx, c.plan.Group, true)
 	if err != nil {
 		return nil, len(c.want), fmt.Errorf("reading back: %w", err)
 	}
-	for i, w := range c.want {
-		r := Result{Topic: w.Topic, Partition: w.Partition, Before: c.before[i].Commit, After: commitOf(commits, w.Topic, w.Partition)}
+	results, wrong = compare(c.want, c.before, commits, problems)
+	return results, wrong, nil
+}
+
+// compare says how many partitions do not stand where they are wanted.
+func compare(want, before []Position, commits kadm.OffsetResponses, problems map[tp]error) (results []Result, wrong int) {
+	for i, w := range want {
+		r := Result{Topic: w.Topic, Partition: w.Partition, Before: before[i].Commit, After: commitOf(commits, w.Topic, w.Partition)}
 		if problem := problems[tp{w.Topic, w.Partition}]; problem != nil {
-			r.Problem = problem.Error()
+			r.Problem, r.refused = problem.Error(), true
 		} else if !sameOffset(r.After, w.Commit) {
 			r.Problem = fmt.Sprintf("Kafka took offset %s and shows another", w.Commit)
 		}
-		if r.Problem != "" || !sameOffset(r.After, w.Commit) {
+		if r.Problem != "" {
 			wrong++
 		}
 		results = append(results, r)
 	}
-	return results, wrong, nil
-}
-
-// untouched reports whether every partition stands where it stood.
-func untouched(results []Result) bool {
-	return !slices.ContainsFunc(results, func(r Result) bool { return !sameOffset(r.Before, r.After) })
+	return results, wrong
 }
 
 // finish takes the cancelled records off the retry topics and writes the plan's new state with its entry of the audit log.
@@ -163,7 +196,7 @@ func untouched(results []Result) bool {
 // The offsets come first: should the process die in between, the parked records are read again and keep their place. The other way
 // round they would be neither parked nor read.
 func (c *change) finish(ctx context.Context) error {
-	if c.plan.Parked == ParkedCancel && c.action == "offsets apply" {
+	if c.plan.Parked == ParkedCancel && c.action == actionApply {
 		n, err := c.o.cancel(ctx, c.plan)
 		switch c.report.Cancelled = n; {
 		case err != nil && n > 0:
@@ -177,7 +210,7 @@ func (c *change) finish(ctx context.Context) error {
 		after[i] = Position{r.Topic, r.Partition, r.After}
 	}
 	err := pgx.BeginFunc(ctx, c.o.cfg.DB, func(tx pgx.Tx) (err error) {
-		if c.action == "offsets undo" {
+		if c.action == actionUndo {
 			_, err = tx.Exec(ctx, undoneSQL, c.plan.ID, c.op.Name)
 		} else {
 			_, err = tx.Exec(ctx, appliedSQL, c.plan.ID, c.op.Name, c.before, after, c.report.Cancelled)

@@ -1,17 +1,20 @@
 package offsets_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/audit"
 	"github.com/leat-io/leat/operations/offsets"
+	"github.com/leat-io/leat/topics"
 )
 
 // onFake is setup with a broker of the test's own, which answers the next commit with an error, or with none, instead of committing.
@@ -111,4 +114,49 @@ func TestPlan_WaitsForABusyCoordinator(t *testing.T) {
 	})
 	require.Equal(t, "Empty", b.plan(b.earliest()).GroupState)
 	require.Negative(t, left)
+}
+
+// TestUndo_IsRefusedAfterALostAnswerToTheCancelling has the broker commit the tombstones of what was parked, and say nothing of it.
+func TestUndo_IsRefusedAfterALostAnswerToTheCancelling(t *testing.T) {
+	t.Parallel()
+	b, _ := onFake(t, nil)
+	b.create(topics.Retry(b.topic, b.group), 2, nil)
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	b.produce(&kgo.Record{Topic: topics.Retry(b.topic, b.group), Key: []byte(topics.ParkedID(0, 3)), Value: []byte("3")})
+	r := b.earliest()
+	r.Parked = offsets.ParkedCancel
+	p := b.plan(r)
+	handle := b.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError, Count: 1, TopLevel: true})
+	report := b.apply(p)
+	require.Equal(t, 1, handle.Hits())
+	require.Equal(t, int64(1), report.Cancelled, "it may have been cancelled")
+	require.Contains(t, strings.Join(report.Notes, " "), "it is not known whether the parked records were cancelled")
+	require.Equal(t, []int64{0, 0}, b.committed())
+	_, err := b.Undo(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.EqualError(t, err, "plan "+p.ID+" took 1 parked records off the retry topics; they are read again only from the offsets that it set, "+
+		"so undoing it would lose them")
+	require.Equal(t, []int64{0, 0}, b.committed())
+}
+
+// TestUndo_ThatKafkaRefusesCanBeTriedAgain has a member join in the last moment. One partition is to get its offset back, the other one to
+// lose its own.
+func TestUndo_ThatKafkaRefusesCanBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	b, intercept := onFake(t, kerr.UnknownMemberID)
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	p := b.plan(b.earliest())
+	b.apply(p)
+	intercept()
+	_, err := b.Undo(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	refused := (*offsets.RefusedError)(nil)
+	require.ErrorAs(t, err, &refused)
+	require.ErrorContains(t, err, "its commit was not deleted, because another offset was refused")
+	p, err = b.Get(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Equal(t, offsets.Applied, p.State)
+	_, err = b.Undo(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.NoError(t, err)
+	require.Equal(t, []int64{7, -1}, b.committed())
 }
