@@ -27,8 +27,12 @@ func (a *App) newRelay() (*relay.Relay, error) {
 	if err != nil {
 		return nil, err
 	}
+	instance := ""
+	if a.cfg.Relay.StaticMember {
+		instance = a.cfg.Relay.Instance
+	}
 	return relay.New(relay.Config{
-		Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
+		Sources: sources, Kafka: opts, Group: a.cfg.Relay.Group, Instance: instance, Logger: a.log.With("stage", "relay"), Registerer: a.reg,
 		Tracer: tracer, AwaitOrders: !a.cfg.Control.URL.Empty(),
 	})
 }

@@ -89,7 +89,11 @@ type Control struct {
 
 // Relay configures the relay stage.
 type Relay struct {
-	Group string `yaml:"group"` // the consumer group that spreads sources over relays; default leat-relay
+	Group    string `yaml:"group"`    // the consumer group that spreads sources over relays; default leat-relay
+	Instance string `yaml:"instance"` // names this process within the group; only a static member needs it
+
+	// StaticMember gives a process that died its sources back as soon as it is started anew; else that takes 6 s, as it does for others.
+	StaticMember bool `yaml:"static_member"`
 }
 
 // Normalize configures the normalize stage.

@@ -132,6 +132,8 @@ func (v *validator) sources() {
 func (v *validator) stages() {
 	c := v.c
 	v.name("relay.group", c.Relay.Group)
+	v.name("relay.instance", c.Relay.Instance)
+	v.check(!c.Relay.StaticMember || c.Relay.Instance != "", "relay.static_member", "needs a name that outlives a restart", remedyStatic)
 	v.name("normalize.group", c.Normalize.Group)
 	v.name("normalize.instance", c.Normalize.Instance)
 	v.check(!c.Normalize.StaticMember || c.Normalize.Instance != "", "normalize.static_member", "needs a name that outlives a restart", remedyStatic)

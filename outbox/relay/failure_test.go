@@ -113,6 +113,31 @@ func TestRelay_AnOwnerThatWasCutOffDoesNotReturn(t *testing.T) {
 	})
 }
 
+// TestRelay_AStaticMemberHasItsSourcesBackAtOnce cuts a static member off for good. The next of its name does not wait for the end of
+// its session, which this test would not live to see.
+func TestRelay_AStaticMemberHasItsSourcesBackAtOnce(t *testing.T) {
+	t.Parallel()
+	testenv.EachKafka(t, func(t *testing.T, brokers []string) {
+		r := newRig(t, brokers, "invoice")
+		topic := topics.Source(r.system, "invoice")
+		var g gate
+		c := r.config()
+		c.Instance, c.SessionTimeout, c.Grace = "one", 4*time.Minute, 4*time.Minute // a rebalance waits for the grace period too
+		dead := c
+		dead.Kafka = append(slices.Clone(c.Kafka), kgo.Dialer(g.dial))
+		r.start(dead)
+		r.write(50)
+		r.await(topic, 50)
+		g.closed.Store(true)
+		r.write(50)
+		_, stop := r.start(c)
+		r.await(topic, 100)
+		g.closed.Store(false)
+		stop()
+		r.count(r.read(topic))
+	})
+}
+
 // TestRelay_TwoThatBothBelieve: two groups own the same source, so that neither ever learns of the other but by fencing.
 func TestRelay_TwoThatBothBelieve(t *testing.T) {
 	t.Parallel()

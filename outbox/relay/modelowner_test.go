@@ -248,4 +248,3 @@ func (s *relayState) decide(j int, commit bool) {
 		s.log = s.log[1:]
 	}
 }
-

@@ -119,4 +119,3 @@ func (s *relayState) snapshot() snapshot {
 	}
 	return now
 }
-

@@ -68,12 +68,12 @@ func (o *owner) run(ctx context.Context) error {
 	o.client.PauseFetchTopics(topics.Cursors)
 	o.watch(ctx)
 	o.stop(o.all(), false)
-	o.client.CloseAllowingRebalance() // leaves the group
+	o.client.CloseAllowingRebalance() // leaves the group, unless it is a static member
 	return nil
 }
 
 func (o *owner) groupOptions() []kgo.Opt {
-	return slices.Concat(o.cfg.Kafka, []kgo.Opt{
+	opts := slices.Concat(o.cfg.Kafka, []kgo.Opt{
 		kgo.ConsumerGroup(o.cfg.Group),
 		kgo.ConsumeTopics(topics.Cursors),
 		kgo.DisableAutoCommit(),
@@ -85,6 +85,10 @@ func (o *owner) groupOptions() []kgo.Opt {
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, p map[string][]int32) { o.stop(o.at(p[topics.Cursors]), false) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, p map[string][]int32) { o.stop(o.at(p[topics.Cursors]), true) }),
 	})
+	if o.cfg.Instance != "" {
+		opts = append(opts, kgo.InstanceID(o.cfg.Instance))
+	}
+	return opts
 }
 
 // awaitCursorTopic waits until the cursor topic exists. It returns false if ctx is done first.
@@ -205,6 +209,9 @@ func (o *owner) confirm(ctx context.Context) error {
 	member, generation := o.client.GroupMetadata()
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.Group, req.MemberID, req.Generation = o.cfg.Group, member, generation
+	if o.cfg.Instance != "" {
+		req.InstanceID = &o.cfg.Instance
+	}
 	resp, err := req.RequestWith(ctx, o.client)
 	if err != nil {
 		return fmt.Errorf("asking group %s: %w", o.cfg.Group, err)

@@ -48,6 +48,10 @@ type Config struct {
 	// Group is the consumer group that spreads the sources over processes; default leat-relay. All its members must
 	// have the same sources.
 	Group string
+	// Instance makes this process a static member of the group, by this name. One of the same name that is started after it died takes its
+	// sources at once, and not when the session has timed out; but then others take them no sooner either when it ends in good order.
+	// Two processes must never have the same. Default: none, a member like any other.
+	Instance string
 
 	Logger     *slog.Logger          // default: discards
 	Registerer prometheus.Registerer // default: a registry of its own
@@ -158,7 +162,7 @@ func New(c Config) (*Relay, error) {
 }
 
 // Run relays until ctx is done. Then it finishes the transactions under way, for at most the grace period, leaves the
-// group, so that another process takes over at once, and returns nil. Outages of Kafka or of a database are waited out;
+// group, so that another process takes over at once (a static member does not leave), and returns nil. Outages of Kafka or of a database are waited out;
 // Ready tells of them. It does what Obey says.
 func (r *Relay) Run(ctx context.Context) error {
 	return r.owner.run(ctx)
