@@ -156,7 +156,7 @@ func (r *rig) joinSecond(ctx context.Context, first *process) (owner *process, e
 	if len(members) != 1 {
 		return nil, fmt.Errorf("group %s has %d members, not one", r.groups[0], len(members))
 	}
-	second, err := r.start("relay", "run")
+	second, err := r.startAs("two", "relay", "run")
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o755); err != nil { // now, not after half an hour
+			return err
+		}
+	}
 	b, err := newBench(ctx, o, stderr)
 	if err != nil {
 		return err

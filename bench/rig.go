@@ -125,7 +125,7 @@ func (r *rig) configure() error {
 	r.config = filepath.Join(dir, "leat.yaml.txt")
 	return os.WriteFile(r.config, fmt.Appendf(nil, `kafka: {brokers: "%s", partitions: %d}
 sources: [{name: %s, url: "%s", entities: [%s]}]
-relay: {group: %s}
+relay: {group: %s, instance: "${LEAT_INSTANCE:-one}", static_member: true}
 normalize: {mappings: "%s", group: %s, instance: one}
 publish: {group: %s, instance: one, reporting: {url: "%s"}}
 http: {listen: "off"}
@@ -143,8 +143,13 @@ func (r *rig) command(ctx context.Context, args ...string) error {
 }
 
 // start runs a stage of leat until it is stopped, at the latest when the rig is closed.
-func (r *rig) start(args ...string) (*process, error) {
-	p, err := startProcess(exec.CommandContext(context.Background(), r.b.leat, append(args, "--config", r.config)...), r.b.log)
+func (r *rig) start(args ...string) (*process, error) { return r.startAs("one", args...) }
+
+// startAs starts a member of a group by another name.
+func (r *rig) startAs(instance string, args ...string) (*process, error) {
+	cmd := exec.CommandContext(context.Background(), r.b.leat, append(args, "--config", r.config)...)
+	cmd.Env = append(os.Environ(), "LEAT_INSTANCE="+instance)
+	p, err := startProcess(cmd, r.b.log)
 	if err == nil {
 		r.processes = append(r.processes, p)
 	}
