@@ -66,8 +66,9 @@ Exactly one target. --to-event moves only the partition that the event stands in
 It is looked up in the journal of "leat index run", else searched for from the time in its id on.
 --to-first-dead-letter moves each partition to the first record that the group has given up.
 
-A plan may be applied for an hour (--expires). Parked records of a range that is read again are kept as they are (each
-keeps its place), settled first by the running members (drain), or taken off (cancel).`,
+A plan may be applied for an hour (--expires). Parked records of a range that is read again stay parked (keep), are settled
+first by the running members (drain), or taken off (cancel). One that is still parked when it is read again keeps its place;
+one whose retry comes before that comes out twice, with the same ids.`,
 		Example: `  leat offsets plan --group normalize --topic source.shop.invoice --to-earliest --reason "corrected mapping, ticket 12"
   leat offsets plan --group reporting --topic finance.invoice.v1:0,3 --to-datetime 2026-11-23T00:00:00.000 --reason "..."
   leat offsets plan --group normalize --to-first-dead-letter --fingerprint v1:9f86d081884c7d65 --reason "fixed in 1.4"
