@@ -97,11 +97,12 @@ func twoOwners(ctx context.Context, w *world, p planned) (healer, error) {
 		return nil, err
 	}
 	wake := func(context.Context) error { return owner.signal(syscall.SIGCONT) }
-	if err := w.source.cut(ctx, "leat-relay-%"); err != nil {
-		return wake, err
-	}
 	limit, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	// The source may be the object of another fault at the moment.
+	if err := again(limit, func() error { return w.source.cut(limit, "leat-relay-%") }); err != nil {
+		return wake, err
+	}
 	err := again(limit, func() error {
 		if !reading(other) {
 			return errors.New("the other relay has not taken over")

@@ -181,6 +181,16 @@ const pageKinds = `
 `
 
 const pageEnd = `
+## What it has found
+
+- A ` + "`leat topics apply`" + ` on three brokers ended with ` + "`UNKNOWN_TOPIC_OR_PARTITION`" + ` now and then: one of them had not heard yet of a topic that another one had
+  listed. It is asked again now (` + "`TestApply_WaitsForABrokerThatHasNotHeardOfATopic`" + `).
+- A normalize that was stopped past its session (` + "`normalize_freeze_long`" + `) woke up waiting for itself, and held its partitions and an open transaction
+  until Kafka timed that out: 27 to 52 seconds to recover, in seeds 1, 3, 8, 9, 12, 16 and 17, which ran before that was corrected
+  (` + "`TestRunner_ThrownOutOfItsGroupInABatchComesBack`" + `). Nothing was lost by it. @@AFTER@@
+
+The runs shared two cores with each other, two at a time, and with builds and other tests, at a load average of 20 to 50: times to recover are upper bounds.
+
 ## Repeat it
 
 ` + "```sh" + `
