@@ -186,8 +186,13 @@ const pageEnd = `
 - A ` + "`leat topics apply`" + ` on three brokers ended with ` + "`UNKNOWN_TOPIC_OR_PARTITION`" + ` now and then: one of them had not heard yet of a topic that another one had
   listed. It is asked again now (` + "`TestApply_WaitsForABrokerThatHasNotHeardOfATopic`" + `).
 - A normalize that was stopped past its session (` + "`normalize_freeze_long`" + `) woke up waiting for itself, and held its partitions and an open transaction
-  until Kafka timed that out: 27 to 52 seconds to recover, in seeds 1, 3, 8, 9, 12, 16 and 17, which ran before that was corrected
-  (` + "`TestRunner_ThrownOutOfItsGroupInABatchComesBack`" + `). Nothing was lost by it. @@AFTER@@
+  until Kafka timed that out: 27 to 52 seconds to recover, in seeds 1, 3, 8, 9, 12, 16 and 17. All seeds but 10 ran before that was corrected
+  (` + "`TestRunner_ThrownOutOfItsGroupInABatchComesBack`" + `). Nothing was lost by it. The same step of
+  seed 3 took 41.1 seconds before and 10.6 after.
+- Not explained: once, after such a stop, a goroutine dump showed a normalize that waited for the client to flush records while the client had no
+  request under way. The watchdog ends that after twice the transaction timeout; it was seen before the correction only, and not again.
+
+The first try at seed 10 ended at its fifth step by a mistake of the test (it gave up on a source that another fault had just stopped), and was made anew.
 
 The runs shared two cores with each other, two at a time, and with builds and other tests, at a load average of 20 to 50: times to recover are upper bounds.
 
