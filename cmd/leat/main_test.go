@@ -60,7 +60,7 @@ func TestUsageErrors_SayWhatIsWrongAndExitWith2(t *testing.T) {
 		want string
 	}{
 		{[]string{"rely"}, "unknown command \"rely\", did you mean relay? (see `leat --help`)"},
-		{[]string{"topics", "aply"}, "unknown command \"aply\", did you mean apply? (see `leat topics --help`)"},
+		{[]string{"topics", "aply"}, "unknown command \"aply\", did you mean apply or acls? (see `leat topics --help`)"},
 		{[]string{"topics", "zzz"}, "unknown command \"zzz\" (see `leat topics --help`)"},
 		{[]string{"dev", "--onse"}, "unknown flag: --onse (see `leat dev --help`)"},
 		{[]string{"dev", "-o", "xml"}, "invalid argument \"xml\" for \"-o, --output\" flag: want text or json (see `leat dev --help`)"},

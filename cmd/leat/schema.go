@@ -91,8 +91,8 @@ func topicsACLsCommand(e *env) *cobra.Command {
 		Short: "Print what each process may do in Kafka, as calls of kafka-acls.sh",
 		Long: `Prints the rights that each role needs and no more, with the names of this configuration: relay, normalize, publish, index,
 verify, operator (people at the command line) and admin (leat topics plan and apply). Principals are User:leat-<role>, unless
---principal names another one for --role. It changes nothing: whoever administers the cluster runs what it prints, again after sources or
-groups were added. Needs sources.`,
+--principal names another one for --role. It changes nothing: whoever administers the cluster runs what it prints, again
+after sources or groups were added. Needs sources.`,
 		Example: `  leat topics acls > acls.sh
   leat topics acls --role relay --principal User:CN=relay.example.com
   leat topics acls -o json`,
