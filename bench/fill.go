@@ -200,41 +200,51 @@ func (b *bench) produce(ctx context.Context, n int, record func(int) *kgo.Record
 	return promise.Err()
 }
 
-// throughput is how many of n records become visible to a read_committed consumer in a second, from the first transaction to the
-// last. It watches the last stable offsets, as a consumer of every record would take a good part of the machine, and counts the
-// records afterwards. It gives up when failed has an error.
+// arrival is how the records of a topic became visible.
+type arrival struct {
+	first, last time.Time
+	before      int64 // records that could be seen at first
+	visible     int64 // offsets in the end: markers of transactions count too
+}
+
+// throughput is how many of n records become visible to a read_committed consumer in a second, from the first transaction to the last.
 func (b *bench) throughput(ctx context.Context, topic string, n int, failed func() error) (float64, error) {
-	var first, last time.Time
-	var before, visible int64
-	for visible < int64(n) || time.Since(last) < time.Second { // markers of transactions count as offsets
+	a, err := b.arrive(ctx, topic, n, failed)
+	if err != nil {
+		return 0, err
+	}
+	if a.before == a.visible {
+		return 0, fmt.Errorf("all %d records of %s could be seen at once, so there is no rate: measure more of them", n, topic)
+	}
+	return float64(int64(n)-a.before) / a.last.Sub(a.first).Seconds(), nil
+}
+
+// arrive waits until n records are visible to a read_committed consumer. It watches the last stable offsets, as a consumer of every
+// record would take a good part of the machine, and counts the records afterwards. It gives up when failed has an error.
+func (b *bench) arrive(ctx context.Context, topic string, n int, failed func() error) (a arrival, err error) {
+	for a.visible < int64(n) || time.Since(a.last) < time.Second {
 		time.Sleep(5 * time.Millisecond)
 		if err := failed(); err != nil {
-			return 0, err
+			return a, err
 		}
 		offsets, err := b.adm.ListCommittedOffsets(ctx, topic)
 		if err == nil {
 			err = offsets.Error()
 		}
 		if err != nil {
-			return 0, err
+			return a, err
 		}
 		var sum int64
 		offsets.Each(func(o kadm.ListedOffset) { sum += o.Offset })
-		if sum == visible {
+		if sum == a.visible {
 			continue
 		}
-		visible, last = sum, time.Now()
-		if first.IsZero() {
-			first, before = last, sum
+		a.visible, a.last = sum, time.Now()
+		if a.first.IsZero() {
+			a.first, a.before = a.last, sum
 		}
 	}
-	if before == visible {
-		return 0, fmt.Errorf("all %d records of %s could be seen at once, so there is no rate: measure more of them", n, topic)
-	}
-	if err := b.count(ctx, topic, n); err != nil {
-		return 0, err
-	}
-	return float64(int64(n)-before) / last.Sub(first).Seconds(), nil
+	return a, b.count(ctx, topic, n)
 }
 
 // count reads a topic to its end and fails unless it holds n records.

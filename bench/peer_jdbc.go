@@ -12,7 +12,7 @@ import (
 	"github.com/leat-io/leat/topics"
 )
 
-const jdbcHow = "Debezium's JDBC sink 3.4.0 (the newest that Maven Central served), on one distributed Kafka Connect 4.3.1 worker with the JVM options of Kafka's start script: " +
+const jdbcHow = "Debezium's JDBC sink 3.4.0 (newer ones that were tried could not be had from Maven Central), on one distributed Kafka Connect 4.3.1 worker with the JVM options of Kafka's start script: " +
 	"`insert.mode=upsert`, `batch.size=2000`, `max.poll.records=2000`, `use.reduction.buffer=true`, `tasks.max=2`, and `reWriteBatchedInserts=true` in the URL, so that a batch is one " +
 	"statement of many rows. It gets flat invoices, one row each, as JSON without a schema in each record (the converter knows it), and writes no lines and no links. " +
 	"Two backlogs warm the JVM up; the table is emptied after each."

@@ -58,7 +58,7 @@ func (b *bench) wholeWay(ctx context.Context, r *rig) error {
 		}
 	}
 	for _, topic := range []string{r.sourceInvoices, r.financeInvoices} {
-		if _, err := b.throughput(ctx, topic, b.o.rows, r.failed); err != nil {
+		if _, err := b.arrive(ctx, topic, b.o.rows, r.failed); err != nil {
 			return err
 		}
 	}
