@@ -2,17 +2,12 @@ package processors
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/leat-io/leat/internal/model"
 )
-
-var deep = flag.Bool("model.deep", false, "explore models with wider bounds, for minutes")
 
 // A parkState is one source partition, its retry partition, what came of it, and two members of the group.
 type parkState struct {
@@ -67,7 +62,6 @@ type parkScene struct {
 	flaky  string // offsets of records that may fail transiently whenever they are tried
 	broken string // offsets of records that fail permanently
 	budget parkBudget
-	limit  int
 	wrong  parkMutant
 
 	h *parkHarness
@@ -91,7 +85,7 @@ func (sc *parkScene) model(t *testing.T) *model.Model[*parkState] {
 	sc.h = newParkHarness(t, sc)
 	return &model.Model[*parkState]{
 		Start: &parkState{owner: -1, left: sc.budget, members: [2]parkMember{{phase: memberIdle}, {phase: memberIdle}}},
-		Key:   sc.key, Next: sc.next, Holds: sc.holds, Done: sc.done, Limit: sc.limit,
+		Key:   sc.key, Next: sc.next, Holds: sc.holds, Done: sc.done, Limit: 30_000,
 	}
 }
 
@@ -182,7 +176,7 @@ func parkScenes() []parkScene {
 		{name: "a dead letter and its redrive", keys: "aa", broken: "0", budget: parkBudget{rebalances: 1, redrives: 1}},
 		{name: "offsets reset under parked records", keys: "aa", flaky: "0", budget: parkBudget{resets: 1}},
 	}
-	if *deep {
+	if model.Deep() {
 		scenes[0].keys, scenes[0].budget.rebalances = "aa", 2
 		scenes[1].keys, scenes[1].budget = "aab", parkBudget{rebalances: 2, crashes: 1}
 		scenes[2].flaky, scenes[2].budget.rebalances, scenes[2].budget.crashes = "01", 2, 1
@@ -195,15 +189,7 @@ func parkScenes() []parkScene {
 func TestModel_EveryInterleavingOfMembersAndOperators(t *testing.T) {
 	t.Parallel()
 	for _, sc := range parkScenes() {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			if sc.limit = 30_000; *deep {
-				sc.limit = 10_000_000
-			}
-			result, err := sc.model(t).Explore()
-			t.Log(result)
-			require.NoError(t, err)
-		})
+		model.Check(t, sc.name, "", sc.model)
 	}
 }
 
@@ -222,13 +208,7 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{parkScene{wrong: ownTailCounts, keys: "a", flaky: "0"}, "record 0 comes out twice"},
 		{parkScene{wrong: lateCancel, keys: "a", flaky: "0", budget: parkBudget{resets: 1}}, "record 0 is lost"},
 	} {
-		t.Run(string(sc.wrong), func(t *testing.T) {
-			t.Parallel()
-			sc.limit = 30_000
-			result, err := sc.model(t).Explore()
-			t.Log(result, err)
-			require.ErrorContains(t, err, sc.finds)
-		})
+		model.Check(t, string(sc.wrong), sc.finds, sc.model)
 	}
 }
 

@@ -2,7 +2,6 @@ package offsets
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,8 +10,6 @@ import (
 
 	"github.com/leat-io/leat/internal/model"
 )
-
-var deep = flag.Bool("model.deep", false, "explore models with wider bounds, for minutes")
 
 // A planState is a group on two partitions, its plans, a member, and two operators. Partition 0 has the records 0 and 1, of which the
 // group has read record 0; partition 1 has a record, and the group no commit there. No pointers: a state is copied by assignment.
@@ -95,7 +92,6 @@ type planScene struct {
 	resume bool // the second plan is made when the first one has come to something
 	quick  bool // members commit and leave between an operator's last look and its write
 	budget planBudget
-	limit  int
 	wrong  planMutant
 }
 
@@ -119,11 +115,11 @@ const (
 	cancelsFirst  planMutant = "what is parked is cancelled before the offsets are written"
 )
 
-func (sc *planScene) model() *model.Model[planState] {
+func (sc *planScene) model(*testing.T) *model.Model[planState] {
 	s := planState{at: [2]int8{1, none}, out: [2]bool{!sc.parked, false}, parked: [2]bool{sc.parked, false}, left: sc.budget}
 	s.zombie, s.cancel, s.member = closed, closed, planMember{txn: closed}
 	return &model.Model[planState]{
-		Start: s, Key: planState.key, Next: sc.next, Holds: sc.holds, Done: sc.done, Limit: sc.limit,
+		Start: s, Key: planState.key, Next: sc.next, Holds: sc.holds, Done: sc.done, Limit: 60_000,
 	}
 }
 
@@ -214,7 +210,7 @@ func planScenes() []planScene {
 		{name: "cancel, with drain and a crash", parked: true, drain: true, budget: planBudget{plans: 1, orders: 1, crashes: 1}},
 		{name: "cancel once more after a crash", parked: true, still: true, budget: planBudget{plans: 2, orders: 2, crashes: 1}},
 	}
-	if *deep {
+	if model.Deep() {
 		for i := range scenes {
 			if sc := &scenes[i]; sc.still {
 				sc.still, sc.resume, sc.budget = false, true, planBudget{plans: 2, orders: 2, crashes: 1}
@@ -228,15 +224,7 @@ func planScenes() []planScene {
 func TestModel_EveryInterleavingOfOperatorsAndMembers(t *testing.T) {
 	t.Parallel()
 	for _, sc := range planScenes() {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			if sc.limit = 60_000; *deep {
-				sc.limit = 3_000_000
-			}
-			result, err := sc.model().Explore()
-			t.Log(result)
-			require.NoError(t, err)
-		})
+		model.Check(t, sc.name, "", sc.model)
 	}
 }
 
@@ -263,21 +251,15 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{planScene{wrong: noLookAtPlace, parked: true, budget: planBudget{plans: 1, orders: 1}}, "record 0 is lost"},
 		{planScene{wrong: cancelsFirst, parked: true, budget: planBudget{plans: 1, orders: 1, crashes: 1}}, "record 0 is lost"},
 	} {
-		t.Run(string(sc.wrong), func(t *testing.T) {
-			t.Parallel()
-			sc.limit = 40_000
-			result, err := sc.model().Explore()
-			t.Log(result, err)
-			require.ErrorContains(t, err, sc.finds)
-		})
+		model.Check(t, string(sc.wrong), sc.finds, sc.model)
 	}
 }
 
 // TestModel_WhatIsNotPromisedOfPlans shows the limit of guarantee 18: who commits and leaves within milliseconds.
 func TestModel_WhatIsNotPromisedOfPlans(t *testing.T) {
 	t.Parallel()
-	sc := planScene{quick: true, budget: planBudget{plans: 1, orders: 1}, limit: 40_000}
-	_, err := sc.model().Explore()
+	sc := planScene{quick: true, budget: planBudget{plans: 1, orders: 1}}
+	_, err := sc.model(t).Explore()
 	var c *model.Counterexample
 	require.ErrorAs(t, err, &c)
 	require.ErrorContains(t, err, "a stale plan is applied")

@@ -2,17 +2,12 @@ package relay
 
 import (
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"slices"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/leat-io/leat/internal/model"
 )
-
-var deep = flag.Bool("model.deep", false, "explore models with wider bounds, for minutes")
 
 // A relayState is a source's database, Kafka, and two processes of which each may believe that it owns the source.
 type relayState struct {
@@ -98,7 +93,6 @@ type relayScene struct {
 	scripts [3]string
 	page    int
 	budget  budget
-	limit   int
 	wrong   relayMutant
 	commits bool // nothing is rolled back
 }
@@ -116,7 +110,7 @@ const (
 	limitedReadIsWhole relayMutant = "a limited read moves the cursor past what it saw"
 )
 
-func (sc *relayScene) model() *model.Model[*relayState] {
+func (sc *relayScene) model(*testing.T) *model.Model[*relayState] {
 	start := &relayState{nextXID: 10, ended: 10, nextID: 1, safeXID: 10, safeID: 1, left: sc.budget, cursor: newCursor("s", identity{})}
 	for i, script := range sc.scripts {
 		if script == "" {
@@ -124,7 +118,7 @@ func (sc *relayScene) model() *model.Model[*relayState] {
 		}
 	}
 	return &model.Model[*relayState]{
-		Start: start, Key: (*relayState).key, Next: sc.next, Holds: (*relayState).holds, Done: (*relayState).done, Limit: sc.limit,
+		Start: start, Key: (*relayState).key, Next: sc.next, Holds: (*relayState).holds, Done: (*relayState).done, Limit: 60_000,
 	}
 }
 
@@ -262,7 +256,7 @@ func (s *relayState) key() string {
 
 // relayScenes are those of every run, and wider ones of the same kinds.
 func relayScenes() []relayScene {
-	if *deep {
+	if model.Deep() {
 		return []relayScene{
 			{name: "early transaction ids", scripts: [3]string{"xa", "xa", "b"}, page: 2, budget: budget{faults: 2}},
 			{name: "takeovers", scripts: [3]string{"xa", "b"}, page: 1, budget: budget{faults: 2, takeovers: 2}},
@@ -284,15 +278,7 @@ func relayScenes() []relayScene {
 func TestModel_EveryInterleavingOfWritersAndOwners(t *testing.T) {
 	t.Parallel()
 	for _, sc := range relayScenes() {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			if sc.limit = 60_000; *deep {
-				sc.limit = 10_000_000
-			}
-			result, err := sc.model().Explore()
-			t.Log(result)
-			require.NoError(t, err)
-		})
+		model.Check(t, sc.name, "", sc.model)
 	}
 }
 
@@ -311,12 +297,6 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{relayScene{wrong: cursorOutside, scripts: [3]string{"a"}, page: 1, budget: budget{faults: 1}}, "the cursor says true"},
 		{relayScene{wrong: limitedReadIsWhole, scripts: [3]string{"ab"}, page: 1}, "row 2 is delivered: false, and the cursor says true"},
 	} {
-		t.Run(string(sc.wrong), func(t *testing.T) {
-			t.Parallel()
-			sc.limit = 60_000
-			result, err := sc.model().Explore()
-			t.Log(result, err)
-			require.ErrorContains(t, err, sc.finds)
-		})
+		model.Check(t, string(sc.wrong), sc.finds, sc.model)
 	}
 }
