@@ -95,19 +95,25 @@ type relayScene struct {
 	budget  budget
 	wrong   relayMutant
 	commits bool // nothing is rolled back
+
+	// inFlight is how many transaction ids, of savepoints too, can be in use at and above xmax. If it is set, any read may be one
+	// after a pause.
+	inFlight uint64
 }
 
 // relayMutant is a known wrong way.
 type relayMutant string
 
 const (
-	cursorOfIDs        relayMutant = "a cursor of ids"
-	cutAtXmin          relayMutant = "a cut-off at xmin"
-	cursorBeforeFence  relayMutant = "the cursor is read before the fencing"
-	impatient          relayMutant = "a commit does not wait for the one before"
-	movingPass         relayMutant = "the snapshot of a pass moves"
-	cursorOutside      relayMutant = "the cursor is not in the transaction of its rows"
-	limitedReadIsWhole relayMutant = "a limited read moves the cursor past what it saw"
+	cursorOfIDs         relayMutant = "a cursor of ids"
+	cutAtXmin           relayMutant = "a cut-off at xmin"
+	cursorBeforeFence   relayMutant = "the cursor is read before the fencing"
+	impatient           relayMutant = "a commit does not wait for the one before"
+	movingPass          relayMutant = "the snapshot of a pass moves"
+	cursorOutside       relayMutant = "the cursor is not in the transaction of its rows"
+	limitedReadIsWhole  relayMutant = "a limited read moves the cursor past what it saw"
+	boundTooLow         relayMutant = "a read after a pause looks at too few transaction ids"
+	savepointsUncounted relayMutant = "a read after a pause does not count the ids of savepoints"
 )
 
 func (sc *relayScene) model(*testing.T) *model.Model[*relayState] {
@@ -263,6 +269,7 @@ func relayScenes() []relayScene {
 			{name: "savepoints", scripts: [3]string{"asbr", "xb", "c"}, page: 2, budget: budget{faults: 1}},
 			{name: "crashes of the database", scripts: [3]string{"ap", "xb", "c"}, page: 2, budget: budget{faults: 1, crashes: 2}},
 			{name: "more late rows than a page", scripts: [3]string{"xabc", "d", "a"}, page: 1, budget: budget{faults: 1}},
+			{name: "pauses", scripts: [3]string{"xd", "asb", "xc"}, page: 1, inFlight: 3, budget: budget{faults: 1}},
 		}
 	}
 	return []relayScene{
@@ -271,6 +278,7 @@ func relayScenes() []relayScene {
 		{name: "a savepoint", scripts: [3]string{"asbr", "xb"}, page: 2, budget: budget{faults: 1}},
 		{name: "a crash of the database", scripts: [3]string{"ap", "b", "c"}, page: 2, budget: budget{crashes: 1}, commits: true},
 		{name: "more late rows than a page", scripts: [3]string{"xab", "c", "a"}, page: 1, commits: true},
+		{name: "a pause", scripts: [3]string{"xd", "asb", "c"}, page: 2, inFlight: 3, commits: true},
 	}
 }
 
@@ -296,6 +304,8 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{relayScene{wrong: movingPass, scripts: [3]string{"a", "bc", "d"}, page: 1, commits: true}, "row 1 is delivered: false, and the cursor says true"},
 		{relayScene{wrong: cursorOutside, scripts: [3]string{"a"}, page: 1, budget: budget{faults: 1}}, "the cursor says true"},
 		{relayScene{wrong: limitedReadIsWhole, scripts: [3]string{"ab"}, page: 1}, "row 2 is delivered: false, and the cursor says true"},
+		{relayScene{wrong: boundTooLow, scripts: [3]string{"xa", "b", "c"}, page: 2, inFlight: 3, commits: true}, "row 2 is delivered: false, and the cursor says true"},
+		{relayScene{wrong: savepointsUncounted, scripts: [3]string{"xd", "asb", "c"}, page: 3, inFlight: 3, commits: true}, "row 3 is delivered: false, and the cursor says true"},
 	} {
 		model.Check(t, string(sc.wrong), sc.finds, sc.model)
 	}

@@ -42,7 +42,10 @@ func (sc *relayScene) relay(s *relayState, i int, add addStep) {
 		return
 	}
 	if o.read == nil {
-		add(true, name("reads"), func(to *relayState) { sc.read(to, i) })
+		add(true, name("reads"), func(to *relayState) { sc.read(to, i, unbounded) })
+		if sc.inFlight > 0 {
+			add(true, name("reads after a pause"), func(to *relayState) { sc.read(to, i, sc.bound(&o.cursor.position)) })
+		}
 	}
 	if o.read != nil && !o.made {
 		add(true, name(fmt.Sprintf("produces rows %v", o.read)), func(to *relayState) { sc.produce(to, i) })
@@ -130,8 +133,17 @@ func (s *relayState) readCursor(i int) {
 	o.phase++
 }
 
-// read is readLoop.read: the decisions are guard's and after's.
-func (sc *relayScene) read(s *relayState, i int) {
+// bound is what reader.send makes of the snapshot for sqlLateAfterPause, of as many ids as there can be in this scene. As a row is
+// visible, the id of one of them has ended.
+func (sc *relayScene) bound(p *position) uint64 {
+	if sc.wrong == boundTooLow {
+		return p.Snapshot.xmax + 1
+	}
+	return p.Snapshot.xmax + sc.inFlight - 1
+}
+
+// read is readLoop.read: the decisions are guard's and after's. bound is that of the transaction ids of late rows.
+func (sc *relayScene) read(s *relayState, i int, bound uint64) {
 	o := &s.owners[i]
 	now := s.snapshot()
 	id := identity{System: 1, Timeline: 1, Table: 1, Epoch: 1}
@@ -146,7 +158,7 @@ func (sc *relayScene) read(s *relayState, i int) {
 		}
 		o.lost = false
 	}
-	f, got := sc.answer(s, now, o.cursor.position)
+	f, got := sc.answer(s, now, o.cursor.position, bound)
 	o.cursor.position = sc.after(o.cursor.position, f)
 	o.cursor.identity = id
 	if f.freshLast != 0 {
@@ -160,7 +172,7 @@ func (sc *relayScene) read(s *relayState, i int) {
 	}
 }
 
-func (sc *relayScene) answer(s *relayState, now snapshot, p position) (found, []modelRow) {
+func (sc *relayScene) answer(s *relayState, now snapshot, p position, bound uint64) (found, []modelRow) {
 	committed := s.committedXID
 	switch sc.wrong {
 	case cursorOfIDs:
@@ -173,7 +185,7 @@ func (sc *relayScene) answer(s *relayState, now snapshot, p position) (found, []
 			p.Pass = &pass{now, p.Pass.Through}
 		}
 	}
-	return answer(s.rows, committed, now, p, sc.page)
+	return answer(s.rows, committed, now, p, bound, sc.page)
 }
 
 func (sc *relayScene) after(p position, f found) position {

@@ -139,7 +139,7 @@ func (m *cursorModel) snapshot() snapshot {
 
 // readSome reads as reader.read does, and reports whether more may be there.
 func (m *cursorModel) readSome(t *rapid.T, limit int) bool {
-	f, got := answer(m.sorted(), func(xid uint64) bool { return m.committed[xid] }, m.snapshot(), m.pos, limit)
+	f, got := answer(m.sorted(), func(xid uint64) bool { return m.committed[xid] }, m.snapshot(), m.pos, unbounded, limit)
 	m.pos = m.pos.after(f)
 	m.deliver(t, got)
 	return len(got) > 0 || m.pos.Pass != nil || f.freshMore
