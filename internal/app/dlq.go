@@ -34,6 +34,7 @@ func (a *App) withOffice(ctx context.Context, do func(*deadletters.Office) error
 	defer trial.close()
 	return do(&deadletters.Office{
 		DB: db, Kafka: kafka, Stage: trial.stage, MaxReplays: a.cfg.Redrive.MaxReplays, AllowEdit: a.cfg.Redrive.AllowEdit,
+		Hide: a.hider.Told,
 	})
 }
 
@@ -171,7 +172,7 @@ type DLQDecided struct{ deadletters.Decided }
 // DLQAssign gives dead letters an owner or a note.
 func (a *App) DLQAssign(ctx context.Context, reason string, s deadletters.Selection, as deadletters.Assignment) (d DLQDecided, err error) {
 	err = a.withOperator(ctx, reason, func(o *deadletters.Office, op audit.Operator) (err error) {
-		d.Decided, err = o.Assign(ctx, op, s, as)
+		d.Decided, err = o.Assign(ctx, op, s, deadletters.Assignment{Owner: a.told(as.Owner), Note: a.told(as.Note)})
 		return err
 	})
 	return d, err

@@ -171,7 +171,7 @@ func (a *App) UnmuteIncident(ctx context.Context, reason, fingerprint string) (I
 // AssignIncident says who looks after an incident; a nil note leaves it as it is.
 func (a *App) AssignIncident(ctx context.Context, reason, fingerprint, owner string, note *string) (IncidentChanged, error) {
 	return a.decide(ctx, reason, func(db *pgxpool.Pool, op audit.Operator) (incidents.Incident, error) {
-		return incidents.Assign(ctx, db, op, a.policy(), fingerprint, owner, note)
+		return incidents.Assign(ctx, db, op, a.policy(), fingerprint, a.hider.Told(owner), a.told(note))
 	})
 }
 

@@ -33,7 +33,7 @@ func (a *App) withOffsets(ctx context.Context, progress io.Writer, do func(*offs
 	defer done()
 	return a.withKafka(func(cl *kgo.Client) error {
 		o, err := offsets.New(offsets.Config{
-			DB: db, Client: cl, Groups: groups, Drains: drains{db},
+			DB: db, Client: cl, Groups: groups, Drains: drains{db}, Hide: a.hider.Told,
 			Progress: func(format string, args ...any) { _, _ = fmt.Fprintf(progress, format+"\n", args...) },
 		})
 		if err != nil {

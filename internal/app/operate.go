@@ -23,8 +23,17 @@ func (a *App) controlDB(ctx context.Context) (*pgxpool.Pool, error) {
 	return db, nil
 }
 
-// operator is the person at the command line.
+// operator is the person at the command line. What they say is kept for ever, and read by many: without the secrets in it.
 func (a *App) operator(reason string) (audit.Operator, error) {
-	o := audit.Operator{Name: audit.Actor(a.getenv), Reason: reason}
+	o := audit.Operator{Name: a.hider.Told(audit.Actor(a.getenv)), Reason: a.hider.Told(reason)}
 	return o, o.Validate()
+}
+
+// told is what a person said, to be kept; nil if nothing.
+func (a *App) told(s *string) *string {
+	if s == nil {
+		return nil
+	}
+	told := a.hider.Told(*s)
+	return &told
 }

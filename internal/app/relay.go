@@ -99,7 +99,7 @@ func (a *App) RelayAdopt(ctx context.Context, o Adoption) (Adopted, error) {
 	if err != nil {
 		return Adopted{}, err
 	}
-	adopted, err := relay.Adopt(ctx, relay.Adoption{Source: sources[0], Kafka: opts, From: o.From, Reason: o.Reason})
+	adopted, err := relay.Adopt(ctx, relay.Adoption{Source: sources[0], Kafka: opts, From: o.From, Reason: a.hider.Told(o.Reason)})
 	return Adopted{adopted}, kafka.Explain(err)
 }
 

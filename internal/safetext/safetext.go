@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +54,16 @@ func (h Hider) Hide(s string) string {
 		return s
 	}
 	return h.replacer.Replace(s)
+}
+
+// Addresses with a password in them, and settings as in connection strings of databases and in JAAS: what stands before the password, and it.
+const givenAway = `([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#"\\<>@:]*:)[^\s/?#"\\<>]+(@)` +
+	`|(?i)(\b(?:ssl)?pass(?:word|wd)\s*=\s*)(?:'[^']*'|\\?"[^"\\]*\\?"|[^\s&;,"'\\]+)`
+
+// Told is Hide for what people type and what the errors of others say, before it is kept: it also takes the passwords out of addresses
+// (scheme://user:password@host) and settings (password=...), whosever they are. A secret that stands alone is found only if h knows it.
+func (h Hider) Told(s string) string {
+	return regexp.MustCompile(givenAway).ReplaceAllString(h.Hide(s), "${1}${3}"+Hidden+"${2}")
 }
 
 // Error returns err with a text without secrets and without control characters; nil for nil. What err wraps stays visible to errors.As.

@@ -84,3 +84,24 @@ func TestHider_FindsSecretsInEveryForm(t *testing.T) {
 	plain := errors.New("plain")
 	require.Equal(t, plain, h.Error(plain))
 }
+
+func TestHider_ToldHasNoPasswords(t *testing.T) {
+	t.Parallel()
+	h := safetext.NewHider("a known secret")
+	for in, want := range map[string]string{
+		`moved to postgres://leat:pa:s@s@db.example.com:5432/leat?sslmode=require, see a@b.example`: `moved to postgres://leat:[secret]@db.example.com:5432/leat?sslmode=require, see a@b.example`,
+		`http://:token@h and HTTPS://u:p@h/x`:                                                       `http://:[secret]@h and HTTPS://u:[secret]@h/x`,
+		`{"note":"amqp://u:p@h","by":"ana@home"}`:                                                   `{"note":"amqp://u:[secret]@h","by":"ana@home"}`,
+		`host=db user=leat password=hunter2 sslmode=require`:                                        `host=db user=leat password=[secret] sslmode=require`,
+		`host=db password='hunter 2' user=leat`:                                                     `host=db password=[secret] user=leat`,
+		`PlainLoginModule required username="leat" Password = "hunter2";`:                           `PlainLoginModule required username="leat" Password = [secret];`,
+		`postgres://h/db?user=leat&password=hunter2&sslmode=require`:                                `postgres://h/db?user=leat&password=[secret]&sslmode=require`,
+		`it is a known secret`:                                                                      `it is [secret]`,
+		`see https://tickets.example.com:8443/browse/OPS-1 (ana@example.com): no password`:          `see https://tickets.example.com:8443/browse/OPS-1 (ana@example.com): no password`,
+		`user leat@db:5432 cannot connect`:                                                          `user leat@db:5432 cannot connect`,
+		`postgres://leat:[secret]@h password=[secret]`:                                              `postgres://leat:[secret]@h password=[secret]`,
+	} {
+		require.Equal(t, want, h.Told(in))
+		require.Equal(t, want, h.Told(want), "once more changes nothing")
+	}
+}

@@ -212,7 +212,7 @@ func (a *Agent) settleOne(ctx context.Context, m Member, o ParkedOrder) error {
 	case errors.Is(err, processors.ErrNotOwned):
 		return nil // another process does, or will
 	case errors.Is(err, processors.ErrOrderRefused):
-		problem, s.Missing = err.Error(), o.Offsets
+		problem, s.Missing = a.Hide(err.Error()), o.Offsets
 	case ctx.Err() != nil:
 		return nil
 	case err != nil:

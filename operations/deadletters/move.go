@@ -366,7 +366,7 @@ func (m *mover) refuse(ctx context.Context, seq int64, reason error) error {
 		if err := claimedItems(ctx, tx, m.job, seq, seq); err != nil {
 			return err
 		}
-		letters, err := ids(tx.Query(ctx, markRefused, m.job, seq, clean(reason.Error(), maxMessage)))
+		letters, err := ids(tx.Query(ctx, markRefused, m.job, seq, m.o.problem(reason)))
 		if err != nil {
 			return err
 		}

@@ -32,6 +32,8 @@ type Office struct {
 	MaxReplays int  // how often a record may be redriven before it takes force; default 3
 	AllowEdit  bool // whether a redrive may change a record
 
+	Hide func(string) string // takes secrets out of the errors that are kept; default: leaves them as they are
+
 	Progress func(Progress) // called now and then by what takes long; optional
 }
 
@@ -40,6 +42,15 @@ type Progress struct {
 	Job         string // the redrive; empty for anything else
 	Done, Total int64
 	Elapsed     time.Duration
+}
+
+// problem is the text of an error as it is kept.
+func (o *Office) problem(err error) string {
+	text := err.Error()
+	if o.Hide != nil {
+		text = o.Hide(text)
+	}
+	return clean(text, maxMessage)
 }
 
 func (o *Office) progress(p Progress) {

@@ -99,7 +99,7 @@ func (o *Office) work(ctx context.Context, op audit.Operator, id string, force b
 			return fmt.Errorf("starting redrive %s: %w", id, err)
 		}
 		if err := m.run(ctx, j); err != nil {
-			return errors.Join(err, o.finish(ctx, op, id, "stopped", clean(err.Error(), maxMessage), nil))
+			return errors.Join(err, o.finish(ctx, op, id, "stopped", o.problem(err), nil))
 		}
 		if err := o.finish(ctx, op, id, "done", "", nil); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/leat-io/leat/internal/safetext"
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/audit"
 	"github.com/leat-io/leat/operations/deadletters"
@@ -224,9 +225,14 @@ func TestRedrive_StoppedIsResumedOrCancelled(t *testing.T) {
 			defer cancel()
 			o := r.newOffice()
 			o.Progress = func(deadletters.Progress) { cancel() }
+			o.Hide = safetext.NewHider("interrupted").Told // as if it was a secret
 			j, err := o.Redrive(ctx, r.op, deadletters.Request{Selection: deadletters.Selection{Group: g}, Rate: 40})
 			require.ErrorContains(t, err, "can be resumed: interrupted")
 			require.Equal(t, "stopped", j.State)
+			require.Equal(t, safetext.Hidden, j.Problem)
+			entries, err := audit.List(t.Context(), r.db, audit.Filter{Action: "dlq redrive", Limit: 1})
+			require.NoError(t, err)
+			require.Contains(t, fmt.Sprintf("%s", entries[0].After), safetext.Hidden)
 			return j
 		}
 		first := stopped()

@@ -34,6 +34,8 @@ type Config struct {
 	Groups []Group       // of this installation
 	Drains Drains        // nil: groups cannot be drained
 
+	Hide func(string) string // takes secrets out of the errors that are kept; default: leaves them as they are
+
 	// Progress tells of long work; nil tells nobody.
 	Progress func(format string, args ...any)
 }
@@ -71,6 +73,9 @@ type Offsets struct {
 func New(cfg Config) (*Offsets, error) {
 	if cfg.Client == nil || cfg.DB == nil {
 		return nil, errors.New("offsets need a Kafka client and the control database")
+	}
+	if cfg.Hide == nil {
+		cfg.Hide = func(s string) string { return s }
 	}
 	return &Offsets{cfg: cfg, adm: kadm.NewClient(cfg.Client), now: time.Now}, nil
 }

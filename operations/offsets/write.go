@@ -51,7 +51,7 @@ func (c *change) entry(outcome string, problem error) audit.Entry {
 		"outcome": outcome, "plan": c.plan.ID, "hash": c.plan.Hash, "target": c.plan.Target, "drain": c.opt.Drain, "parked": c.plan.Parked,
 	}
 	if problem != nil {
-		after["problem"] = problem.Error()
+		after["problem"] = c.o.cfg.Hide(problem.Error())
 	}
 	if outcome != "started" {
 		after["partitions"], after["cancelled"] = c.report.Partitions, c.report.Cancelled
@@ -96,7 +96,7 @@ func (c *change) write(ctx context.Context) error {
 	}
 	err = errors.Join(err, backErr, fmt.Errorf("%d of %d partitions of group %s do not stand where the plan puts them:%s", wrong, len(results),
 		c.plan.Group, describeResults(results)))
-	_, markErr := c.o.cfg.DB.Exec(ctx, failedSQL, c.plan.ID, err.Error())
+	_, markErr := c.o.cfg.DB.Exec(ctx, failedSQL, c.plan.ID, c.o.cfg.Hide(err.Error()))
 	return errors.Join(err, markErr)
 }
 

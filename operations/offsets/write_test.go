@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leat-io/leat/internal/safetext"
 	"github.com/leat-io/leat/internal/testenv"
 	"github.com/leat-io/leat/operations/audit"
 	"github.com/leat-io/leat/operations/offsets"
@@ -76,6 +77,8 @@ func TestApply_ThatKafkaRefusesWritesNothing(t *testing.T) {
 func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
 	t.Parallel()
 	b, intercept := onFake(t, nil)
+	b.cfg.Hide = safetext.NewHider(b.topic).Told // as if it was a secret
+	b.with(b.cfg)
 	b.write(b.topic, 0, 10)
 	b.commit(0, 7)
 	p := b.plan(b.earliest())
@@ -89,9 +92,11 @@ func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
 	require.Equal(t, offsets.Failed, p.State)
 	_, err = b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
 	require.ErrorContains(t, err, "plan "+p.ID+" failed when it was applied: ")
+	require.ErrorContains(t, err, "puts them:\n  [secret]/0: was 7", "it is kept without secrets")
 	entries, err := audit.List(t.Context(), b.db, audit.Filter{Action: "offsets apply"})
 	require.NoError(t, err)
 	require.Contains(t, string(raw(entries[0].After)), `"outcome": "failed"`)
+	require.Contains(t, string(raw(entries[0].After)), `[secret]/0: was 7`)
 }
 
 // TestPlan_WaitsForABusyCoordinator has the broker say twice that it cannot answer now.
