@@ -3,12 +3,14 @@ package integration_test
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leat-io/leat/internal/testenv"
+	"github.com/leat-io/leat/topics"
 )
 
 // The marks of this test. Secrets of the configuration may stand nowhere but in the configuration. What is in a payload stands where the
@@ -57,12 +60,17 @@ func (l *listener) count(path string) int {
 // through every log, topic, table, metric, span, notification and command.
 func TestSecrets_AreNowhere(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, rigOptions{ownKafka: true})
+	kafka := testenv.KafkaServer(t, testenv.Listener{Name: "sasl", Protocol: "SASL_PLAINTEXT", Settings: map[string]string{
+		"sasl.enabled.mechanisms":        "PLAIN,SCRAM-SHA-512",
+		"plain.sasl.jaas.config":         `org.apache.kafka.common.security.plain.PlainLoginModule required user_leat="` + secretMark + `sasl";`,
+		"scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+	}})
+	r := newRig(t, rigOptions{brokers: kafka.Brokers()})
 	control := r.addControl()
 	l := &listener{paths: map[string]int{}}
 	server := httptest.NewServer(l)
 	t.Cleanup(server.Close)
-	r.plant(control, server.URL)
+	r.plant(control, server.URL, kafka.Listener("sasl")[0])
 	_, err := r.reporting.Exec(t.Context(), `create function reporting.refuse() returns trigger language plpgsql as $$ begin
 		raise exception '`+foundMark+` refused by postgres://u:`+secretMark+`database@h/db'; end $$;
 		create trigger refuse before insert on reporting.invoices for each row when (new.source_id = 'refused') execute function reporting.refuse()`)
@@ -99,6 +107,8 @@ func TestSecrets_AreNowhere(t *testing.T) {
 		logs.WriteString(p.log.String())
 	}
 	require.Contains(t, logs.String(), `"level":"DEBUG"`)
+	r.tell(control, &logs)
+	r.wrongPasswords(&logs)
 	commands := [][]string{
 		{"config", "check"},
 		{"status"},
@@ -134,6 +144,73 @@ func TestSecrets_AreNowhere(t *testing.T) {
 	noMarkInTables(t, control, nil, []string{"leat_control.dead_letters", "leat_control.attempts"})
 }
 
+// tell has an operator who types secrets: one of the configuration, and a password of something else in its address.
+func (r *rig) tell(control *pgxpool.Pool, logs *strings.Builder) {
+	r.t.Helper()
+	said := "after " + secretMark + "sasl, see amqp://ana:" + secretMark + "elsewhere@mq.example.com/leat password=" + secretMark + "typed"
+	var list []struct{ Fingerprint string }
+	out, err := r.try("incidents", "list", "-o", "json")
+	require.NoError(r.t, err, out)
+	require.NoError(r.t, json.Unmarshal([]byte(out[strings.Index(out, "["):]), &list), out)
+	require.NotEmpty(r.t, list)
+	source := topics.Source(r.system, "invoice")
+	for _, args := range [][]string{
+		{"pause", "tenant", r.tenant, "--reason", said},
+		{"resume", "tenant", r.tenant, "--reason", said},
+		{"breaker", "open", r.publishGroup, "--reason", said},
+		{"breaker", "release", r.publishGroup, "--reason", said},
+		{"incidents", "assign", list[0].Fingerprint, "--owner", said, "--note", said, "--reason", said},
+		{"incidents", "mute", list[0].Fingerprint, "--for", "1h", "--reason", said},
+		{"dlq", "assign", "--group", r.normalizeGroup, "--assign-to", said, "--note", said, "--reason", said},
+		{"dlq", "redrive", "--group", r.normalizeGroup, "--reason", said},
+		{"offsets", "plan", "--group", r.normalizeGroup, "--topic", source, "--to-earliest", "--reason", said},
+		{"relay", "adopt", "--source", r.system, "--from", "end", "--reason", said},
+	} {
+		out, err := r.try(args...)
+		check(r.t, err == nil, "leat %s: %v: %s", strings.Join(args, " "), err, out)
+		logs.WriteString(out)
+	}
+	var kept int
+	require.NoError(r.t, control.QueryRow(r.t.Context(), `select count(*) from leat_control.audit_log
+		where reason = 'after [secret], see amqp://ana:[secret]@mq.example.com/leat password=[secret]'`).Scan(&kept))
+	require.GreaterOrEqual(r.t, kept, 9, "what is no secret is kept")
+}
+
+// wrongPasswords runs processes and commands that are refused by Kafka or by the databases.
+func (r *rig) wrongPasswords(logs *strings.Builder) {
+	r.t.Helper()
+	text, err := os.ReadFile(r.config)
+	require.NoError(r.t, err)
+	const kafkaSays, databaseSays = "check kafka.sasl: username, password and mechanism", "check user and password"
+	for name, c := range map[string]struct {
+		from, to, remedy string
+		stages           []string
+	}{
+		"PLAIN":     {secretMark + "sasl", secretMark + "wrong-sasl", kafkaSays, []string{"relay", "normalize", "index"}},
+		"SCRAM":     {"mechanism: PLAIN", "mechanism: SCRAM-SHA-512", kafkaSays, []string{"publish"}}, // which does not know the user
+		"databases": {secretMark + "database", secretMark + "wrong-database", databaseSays, []string{"relay", "publish", "index", "notify"}},
+	} {
+		require.Contains(r.t, string(text), c.from)
+		wrong := *r
+		wrong.config = filepath.Join(r.t.TempDir(), "leat.yaml")
+		require.NoError(r.t, os.WriteFile(wrong.config, []byte(strings.ReplaceAll(string(text), c.from, c.to)), 0o600))
+		for _, stage := range c.stages {
+			address := freeAddress(r.t)
+			p := wrong.start("wrong", stage, "run", "--listen", address)
+			eventually(r.t, stage+" to say what is wrong with "+name, func() bool { return strings.Contains(p.log.String(), c.remedy) })
+			for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+				logs.WriteString(r.get("http://" + address + path))
+			}
+			p.kill()
+			logs.WriteString(p.log.String())
+		}
+		for _, args := range [][]string{{"status"}, {"topics", "plan"}, {"audit"}, {"relay", "status"}} {
+			out, _ := wrong.try(args...)
+			logs.WriteString(out)
+		}
+	}
+}
+
 func noMark(t *testing.T, where, text string, marks ...string) {
 	t.Helper()
 	for _, mark := range marks {
@@ -145,8 +222,9 @@ func noMark(t *testing.T, where, text string, marks ...string) {
 	}
 }
 
-// plant writes secrets into the configuration: a password of the databases, which the server takes; and those of receivers and collector.
-func (r *rig) plant(control *pgxpool.Pool, server string) {
+// plant writes secrets into the configuration: passwords of the databases and of Kafka, which the servers take; and those of receivers and
+// collector.
+func (r *rig) plant(control *pgxpool.Pool, server, listener string) {
 	r.t.Helper()
 	role, password := testenv.Name("planted"), secretMark+"database"
 	_, err := r.source.Exec(r.t.Context(), `create role "`+role+`" login superuser password '`+password+`'`)
@@ -155,6 +233,9 @@ func (r *rig) plant(control *pgxpool.Pool, server string) {
 	text, err := os.ReadFile(r.config)
 	require.NoError(r.t, err)
 	config := strings.Replace(string(text), "http:\n  listen: \"off\"\n", "log: {level: debug}\n", 1)
+	require.Contains(r.t, config, strings.Join(r.brokers, ", "))
+	config = strings.Replace(config, strings.Join(r.brokers, ", "), listener, 1)
+	config = strings.Replace(config, "kafka:\n", "kafka:\n  sasl: {mechanism: PLAIN, username: leat, password: "+secretMark+"sasl}\n", 1)
 	for _, address := range []string{r.sourceURL, r.reportingURL, control.Config().ConnString()} {
 		u, err := url.Parse(address)
 		require.NoError(r.t, err)
