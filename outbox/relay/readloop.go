@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// readLoop reads batch after batch ahead of what Kafka has acknowledged. Its cursor runs ahead likewise; if a batch fails, the
+// readLoop reads batch after batch, under load ahead of what Kafka has acknowledged. Its cursor runs ahead likewise; if a batch fails, the
 // loop is ended and a new one begins at the committed cursor.
 type readLoop struct {
 	*source
@@ -16,6 +16,7 @@ type readLoop struct {
 	out    chan<- *batch
 	free   <-chan *batch
 
+	spare   []*batch // taken from free and not in use
 	reader  *reader
 	payload int // larger payloads are not read
 	idle    time.Duration
@@ -27,14 +28,14 @@ type readLoop struct {
 func (l *readLoop) run(ctx context.Context) error {
 	defer l.disconnect()
 	l.payload = l.dests.largest()
+	full := false // more rows were waiting
 	for {
-		var b *batch
-		select {
-		case <-ctx.Done():
+		b := l.take(ctx, full)
+		if b == nil {
 			return nil
-		case b = <-l.free:
 		}
-		full, err := l.fill(ctx, b)
+		var err error
+		full, err = l.fill(ctx, b)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -49,6 +50,23 @@ func (l *readLoop) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// take returns a batch to fill, nil when ctx is done. While more rows are waiting, one is filled as the one before it is produced. Else only
+// once that is acknowledged: it then holds all that was committed meanwhile, and a Kafka that is slow gets fewer transactions.
+func (l *readLoop) take(ctx context.Context, more bool) *batch {
+	for len(l.spare) == 0 || !more && len(l.spare) < batchesInUse {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b := <-l.free:
+			l.spare = append(l.spare, b)
+		}
+	}
+	last := len(l.spare) - 1
+	b := l.spare[last]
+	l.spare = l.spare[:last]
+	return b
 }
 
 // fill polls until b has rows. It reports whether more are waiting. It returns without rows or error when ctx is done.

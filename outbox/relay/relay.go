@@ -61,7 +61,7 @@ type Config struct {
 	BatchBytes int           // bytes after which a transaction takes no more rows; default 8 MiB
 	PollBusy   time.Duration // shortest time between polls that find nothing; default 2 ms
 	PollIdle   time.Duration // longest time between polls; default 20 ms
-	Gather     time.Duration // under load: time between reads; default 3 ms
+	Gather     time.Duration // under load: time between reads; default 4 ms
 
 	Compression []kgo.CompressionCodec // default: none
 
@@ -92,7 +92,7 @@ func (c Config) withDefaults() Config {
 	c.BatchBytes = cmp.Or(c.BatchBytes, 8<<20)
 	c.PollBusy = cmp.Or(c.PollBusy, 2*time.Millisecond)
 	c.PollIdle = max(cmp.Or(c.PollIdle, 20*time.Millisecond), c.PollBusy)
-	c.Gather = cmp.Or(c.Gather, 3*time.Millisecond)
+	c.Gather = cmp.Or(c.Gather, 4*time.Millisecond)
 	c.Grace = cmp.Or(c.Grace, 5*time.Second)
 	c.SessionTimeout = cmp.Or(c.SessionTimeout, 6*time.Second)
 	c.TransactionTimeout = cmp.Or(c.TransactionTimeout, time.Minute)

@@ -243,3 +243,21 @@ func FuzzDecodeCursor(f *testing.F) {
 		require.Equal(t, c, back)
 	})
 }
+
+// A batch that is filled while another is produced holds less than one that is filled when Kafka is ready for it.
+func TestReadLoop_ReadsAheadOnlyWhileMoreIsWaiting(t *testing.T) {
+	t.Parallel()
+	free := make(chan *batch, batchesInUse)
+	loop := readLoop{free: free}
+	none, cancel := context.WithCancel(t.Context())
+	cancel()
+	first, second := &batch{}, &batch{}
+
+	free <- first
+	require.Nil(t, loop.take(none, false), "the other batch is being produced")
+	require.Same(t, first, loop.take(t.Context(), true))
+	free <- second
+	free <- first
+	got := []*batch{loop.take(t.Context(), false), loop.take(t.Context(), true)}
+	require.ElementsMatch(t, []*batch{first, second}, got)
+}
