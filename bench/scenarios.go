@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -83,7 +84,7 @@ func scalingScenarios() []scenario {
 // measure runs scenarios round by round, so that what else the machine does falls on all alike. One that fails is left out of
 // later rounds; the others go on, and the error names all that failed.
 func (b *bench) measure(ctx context.Context, todo []scenario) error {
-	if err := b.warmUp(ctx); err != nil {
+	if err := b.warmUp(ctx, slices.ContainsFunc(todo, scenario.paced)); err != nil {
 		return fmt.Errorf("warming up: %w", err)
 	}
 	var errs []error
@@ -108,13 +109,24 @@ func (b *bench) measure(ctx context.Context, todo []scenario) error {
 	return errors.Join(errs...)
 }
 
-// warmUp runs the stages once without counting: a JVM that has just started compiles while it works.
-func (b *bench) warmUp(ctx context.Context) error {
+// paced reports whether s measures a steady load of small transactions.
+func (s scenario) paced() bool {
+	return strings.Contains(s.name, "latency") || strings.HasPrefix(s.name, "line-")
+}
+
+// warmUp runs the stages without counting: a JVM that has just started compiles while it works. Small transactions take the broker longest:
+// after a minute of them one takes it half of the processor time that it took at first.
+func (b *bench) warmUp(ctx context.Context, paced bool) error {
 	_, _ = fmt.Fprintln(b.log, "warming up")
 	counted, rows := b.report.Results, b.o.rows
 	defer func() { b.report.Results, b.o.rows = counted, rows }()
 	b.o.rows = max(minRows, rows/5)
-	for _, warm := range []func(*bench, context.Context) error{(*bench).produceLimit, (*bench).normalize} {
+	all := []func(*bench, context.Context) error{(*bench).produceLimit, (*bench).normalize}
+	if paced {
+		const seconds = 60
+		all = append(all, slices.Repeat([]func(*bench, context.Context) error{latencyAt(2_000)}, seconds/int((flowWarmUp+flowMeasured).Seconds())+1)...)
+	}
+	for _, warm := range all {
 		if err := warm(b, ctx); err != nil {
 			return err
 		}
