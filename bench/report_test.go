@@ -20,7 +20,9 @@ func TestRatios(t *testing.T) {
 	t.Parallel()
 	fast := atLeast(0.8, "drain / the lower limit", resultKey{"relay", perSecond}, resultKey{"read", perSecond}, resultKey{"produce", perSecond})
 	cheap := atMost(0.1, "time / peer's", resultKey{"relay", cpuTime}, resultKey{"peer", cpuTime})
-	limits := map[string]string{fast.name: "the disk"}
+	limits := map[string]func(*report) string{fast.name: func(r *report) string {
+		return r.times("the disk: bare reading is %s of bare producing", resultKey{"read", perSecond}, resultKey{"produce", perSecond})
+	}}
 	cpu := []*result{{Scenario: "relay", Measure: cpuTime, Values: []float64{1}}, {Scenario: "peer", Measure: cpuTime, Values: []float64{20}}}
 	rates := func(relay float64) *report {
 		return reportOf(append(cpu,
@@ -39,7 +41,7 @@ func TestRatios(t *testing.T) {
 	r = rates(319)
 	require.Empty(t, r.rate([]wanted{fast}, limits))
 	require.False(t, r.Ratios[0].Holds)
-	require.Equal(t, "the disk", r.Ratios[0].Limit)
+	require.Equal(t, "the disk: bare reading is 2.25 of bare producing", r.Ratios[0].Limit)
 
 	r = reportOf(rates(320).Results[2:]...)
 	require.Equal(t, []string{cheap.name}, r.rate([]wanted{fast, cheap}, limits), "a ratio without its inputs is named")

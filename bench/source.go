@@ -22,6 +22,9 @@ const (
 	changeAndEventSQL = `with changed as (` + changeSQL + ` returning id)
 		insert into leat.outbox (event_id, tenant, entity, key, operation, payload)
 		select gen_random_uuid(), 'acme', 'invoice', id::text, 'upsert', $2 from changed`
+	// A bare table is the least that a second row costs.
+	makeBare         = `create table bare_events (id bigint generated always as identity primary key, payload bytea not null)`
+	changeAndBareSQL = `with changed as (` + changeSQL + ` returning id) insert into bare_events (payload) select $2 from changed`
 )
 
 // source measures what the outbox costs the source's own transactions, from a few clients to many. It has no relay: only its polls
@@ -32,7 +35,7 @@ func (b *bench) source(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	for _, sql := range []string{makeBusiness, fillBusiness, "vacuum analyze invoices"} {
+	for _, sql := range []string{makeBusiness, fillBusiness, "vacuum analyze invoices", makeBare} {
 		if _, err := r.source.Exec(ctx, sql); err != nil {
 			return err
 		}
@@ -44,6 +47,10 @@ func (b *bench) source(ctx context.Context) error {
 	}{
 		{"business", func(ctx context.Context, c *pgx.Conn, id int) error {
 			_, err := c.Exec(ctx, changeSQL, id)
+			return err
+		}},
+		{"business+bare row in one statement", func(ctx context.Context, c *pgx.Conn, id int) error {
+			_, err := c.Exec(ctx, changeAndBareSQL, id, payload)
 			return err
 		}},
 		{"business+outbox in one statement", func(ctx context.Context, c *pgx.Conn, id int) error {
