@@ -203,6 +203,8 @@ func (o *Office) lock(ctx context.Context, id string) (unlock func(), err error)
 	unlock = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
+		// Postgres ends a session a moment after its connection is closed: whoever cancels the job next must not meet its lock.
+		_, _ = conn.Exec(ctx, "select pg_advisory_unlock_all()")
 		_ = conn.Close(ctx)
 	}
 	const try = `select pg_try_advisory_lock(hashtextextended('leat redrive ' || $1, 0))`
