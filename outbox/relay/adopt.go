@@ -107,7 +107,7 @@ func (a Adoption) once(ctx context.Context) (Adopted, error) {
 
 // One snapshot for the position and what it is decided by. The row of the position becomes its witness.
 const sqlAdopt = `select pg_current_snapshot()::text, highest, coalesce((select event_id::text from leat.outbox o
-  where o.id = case when $1::bigint < 0 then highest else $1 end), '')
+  where o.id = case when $1::bigint < 0 then highest else $1 end), ''), age(pg_snapshot_xmax(pg_current_snapshot())::xid)
 from (select coalesce(max(id), 0) as highest from leat.outbox) h`
 
 func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, error) {
@@ -143,7 +143,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 		return cursor{}, report, fmt.Errorf("looking at outbox: %w", result.Err)
 	}
 	v := result.Rows[0]
-	now, err := parseSnapshot(string(v[0]))
+	now, next, err := parseState(v[0], v[3])
 	if err != nil {
 		return cursor{}, report, err
 	}
@@ -166,7 +166,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 	}
 	report.After = id
 	after := newCursor(a.Source.Name, r.id)
-	after.position = position{Last: id, Snapshot: now}
+	after.position = position{Last: id, Snapshot: now, Next: next}
 	after.LastEvent, after.Rows = string(v[2]), old.Rows
 	after.Adopted = &adopted{At: time.Now().UTC(), From: a.From, Reason: a.Reason}
 	return after, report, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +102,21 @@ type identity struct {
 type position struct {
 	Last     int64    `json:"last"`
 	Snapshot snapshot `json:"snapshot"`
-	Pass     *pass    `json:"late_pass,omitempty"`
+	// Next is no lower than the next transaction id of when Snapshot was taken; 0 in cursors of before it was kept.
+	Next uint64 `json:"next_transaction,omitempty"`
+	Pass *pass  `json:"late_pass,omitempty"`
+}
+
+// lateBelow is above the transaction id of every row that can be late: see sqlLate.
+func (p position) lateBelow() uint64 {
+	switch {
+	case p.Last == 0:
+		return p.Snapshot.xmax // no row has such an id
+	case p.Next == 0:
+		return math.MaxInt64
+	default:
+		return p.Next
+	}
 }
 
 // pass delivers more late rows than a batch holds, in several batches: those that Snapshot sees and the position's snapshot
@@ -109,6 +124,7 @@ type position struct {
 // across its batches. No fresh row is read until it is over.
 type pass struct {
 	Snapshot snapshot `json:"snapshot"`
+	Next     uint64   `json:"next_transaction,omitempty"` // as that of position
 	Through  int64    `json:"through"`
 }
 
@@ -118,10 +134,11 @@ const passWindow = 200_000
 // found is what one read took, in the order of delivery: late rows, then fresh ones.
 type found struct {
 	now       snapshot
-	lateLast  int64 // highest late id taken
-	lateMore  bool  // late rows were left behind
-	freshLast int64 // highest fresh id taken; 0 if none
-	freshMore bool  // fresh rows were left behind
+	next      uint64 // no lower than the next transaction id of when now was taken
+	lateLast  int64  // highest late id taken
+	lateMore  bool   // late rows were left behind
+	freshLast int64  // highest fresh id taken; 0 if none
+	freshMore bool   // fresh rows were left behind
 }
 
 // after is the position once the rows of f are delivered.
@@ -133,13 +150,15 @@ func (p position) after(f found) position {
 			through = f.lateLast
 		}
 		if through >= p.Last {
-			return position{Last: p.Last, Snapshot: p.Pass.Snapshot}
+			return position{Last: p.Last, Snapshot: p.Pass.Snapshot, Next: p.Pass.Next}
 		}
-		return position{Last: p.Last, Snapshot: p.Snapshot, Pass: &pass{Snapshot: p.Pass.Snapshot, Through: through}}
+		p.Pass = &pass{Snapshot: p.Pass.Snapshot, Next: p.Pass.Next, Through: through}
+		return p
 	case f.lateMore:
-		return position{Last: p.Last, Snapshot: p.Snapshot, Pass: &pass{Snapshot: f.now, Through: f.lateLast}}
+		p.Pass = &pass{Snapshot: f.now, Next: f.next, Through: f.lateLast}
+		return p
 	default:
-		return position{Last: max(p.Last, f.freshLast), Snapshot: f.now}
+		return position{Last: max(p.Last, f.freshLast), Snapshot: f.now, Next: f.next}
 	}
 }
 
@@ -198,6 +217,9 @@ func decodeCursor(value []byte) (cursor, error) {
 	}
 	if c.Last < 0 || c.Rows < 0 {
 		bad("last %d or rows %d is negative", c.Last, c.Rows)
+	}
+	if c.Next != 0 && c.Next < c.Snapshot.xmax || c.Pass != nil && c.Pass.Next != 0 && c.Pass.Next < c.Pass.Snapshot.xmax {
+		bad("the next transaction is below the snapshot")
 	}
 	if p := c.Pass; p != nil && (p.Through < 0 || p.Through >= c.Last || p.Snapshot.xmax < c.Snapshot.xmax) {
 		bad("the late pass does not fit the position")

@@ -42,10 +42,7 @@ func (sc *relayScene) relay(s *relayState, i int, add addStep) {
 		return
 	}
 	if o.read == nil {
-		add(true, name("reads"), func(to *relayState) { sc.read(to, i, unbounded) })
-		if sc.inFlight > 0 {
-			add(true, name("reads after a pause"), func(to *relayState) { sc.read(to, i, sc.bound(&o.cursor.position)) })
-		}
+		add(true, name("reads"), func(to *relayState) { sc.read(to, i) })
 	}
 	if o.read != nil && !o.made {
 		add(true, name(fmt.Sprintf("produces rows %v", o.read)), func(to *relayState) { sc.produce(to, i) })
@@ -133,17 +130,8 @@ func (s *relayState) readCursor(i int) {
 	o.phase++
 }
 
-// bound is what reader.send makes of the snapshot for sqlLateAfterPause, of as many ids as there can be in this scene. As a row is
-// visible, the id of one of them has ended.
-func (sc *relayScene) bound(p *position) uint64 {
-	if sc.wrong == boundTooLow {
-		return p.Snapshot.xmax + 1
-	}
-	return p.Snapshot.xmax + sc.inFlight - 1
-}
-
-// read is readLoop.read: the decisions are guard's and after's. bound is that of the transaction ids of late rows.
-func (sc *relayScene) read(s *relayState, i int, bound uint64) {
+// read is readLoop.read: the decisions are guard's and after's.
+func (sc *relayScene) read(s *relayState, i int) {
 	o := &s.owners[i]
 	now := s.snapshot()
 	id := identity{System: 1, Timeline: 1, Table: 1, Epoch: 1}
@@ -158,7 +146,7 @@ func (sc *relayScene) read(s *relayState, i int, bound uint64) {
 		}
 		o.lost = false
 	}
-	f, got := sc.answer(s, now, o.cursor.position, bound)
+	f, got := sc.answer(s, now, o.cursor.position)
 	o.cursor.position = sc.after(o.cursor.position, f)
 	o.cursor.identity = id
 	if f.freshLast != 0 {
@@ -172,9 +160,11 @@ func (sc *relayScene) read(s *relayState, i int, bound uint64) {
 	}
 }
 
-func (sc *relayScene) answer(s *relayState, now snapshot, p position, bound uint64) (found, []modelRow) {
-	committed := s.committedXID
+func (sc *relayScene) answer(s *relayState, now snapshot, p position) (found, []modelRow) {
+	committed, next := s.committedXID, s.nextXID
 	switch sc.wrong {
+	case aboveXmaxForgotten:
+		next = now.xmax
 	case cursorOfIDs:
 		p.Snapshot = now // so that nothing is late
 	case cutAtXmin:
@@ -182,16 +172,16 @@ func (sc *relayScene) answer(s *relayState, now snapshot, p position, bound uint
 		committed = func(xid uint64) bool { return xid < now.xmin && s.committedXID(xid) }
 	case movingPass:
 		if p.Pass != nil {
-			p.Pass = &pass{now, p.Pass.Through}
+			p.Pass = &pass{now, next, p.Pass.Through}
 		}
 	}
-	return answer(s.rows, committed, now, p, bound, sc.page)
+	return answer(s.rows, committed, now, next, p, sc.page)
 }
 
 func (sc *relayScene) after(p position, f found) position {
 	switch {
 	case sc.wrong == movingPass && p.Pass != nil:
-		p.Pass = &pass{f.now, p.Pass.Through}
+		p.Pass = &pass{f.now, f.next, p.Pass.Through}
 	case sc.wrong == limitedReadIsWhole && f.freshMore:
 		f.freshLast++
 	}

@@ -21,7 +21,7 @@ func (sc *relayScene) write(s *relayState, i int, add addStep) {
 		return
 	}
 	op := script[tx.op]
-	if op >= 'a' && op <= 'd' && s.locked(i, op) || sc.inFlight > 0 && !sc.room(s, tx, op) {
+	if op >= 'a' && op <= 'd' && s.locked(i, op) {
 		return
 	}
 	add(false, fmt.Sprintf("writer %d does %c of %s", i, op, script), func(to *relayState) { to.step(i, op) })
@@ -34,27 +34,6 @@ func (s *relayState) locked(i int, key byte) bool {
 		}
 	}
 	return false
-}
-
-// room says that the server can give out the transaction ids that an operation takes.
-func (sc *relayScene) room(s *relayState, tx *modelTx, op byte) bool {
-	taken, more := s.nextXID-s.ended, uint64(0)
-	if sc.wrong == savepointsUncounted {
-		taken = 0
-		for _, tx := range s.txs {
-			if tx.phase == txOpen && tx.xid >= s.ended {
-				taken++
-			}
-		}
-	}
-	key := op >= 'a' && op <= 'd'
-	if tx.xid == 0 && (key || op == 'x') {
-		more++
-	}
-	if key && tx.saved > 0 && tx.sub == 0 && sc.wrong != savepointsUncounted {
-		more++
-	}
-	return more == 0 || taken+more <= sc.inFlight
 }
 
 // step does an operation of writer i.

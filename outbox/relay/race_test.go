@@ -357,6 +357,39 @@ func TestReader_FindsRowsOfATransactionAboveXmaxAfterAPause(t *testing.T) {
 	require.Equal(t, "acme/shop/far-below", s.rows[len(s.rows)-1].key)
 }
 
+// TestReader_FindsRowsAboveManySavepointsAfterAPause: a savepoint takes a transaction id too, and no setting bounds how many.
+func TestReader_FindsRowsAboveManySavepointsAfterAPause(t *testing.T) {
+	t.Parallel()
+	r := newDatabaseAt(t, testenv.PostgresServer(t).Database(t))
+	a := newAdversary(t, r.url)
+	ctx := t.Context()
+	early, saves, late := a.connect(ctx), a.connect(ctx), a.connect(ctx)
+	exec := func(c *pgx.Conn, sql string) {
+		_, err := c.Exec(ctx, sql)
+		require.NoError(t, err)
+	}
+	exec(early, "begin; insert into noise values (1)")
+	exec(saves, "begin")
+	exec(saves, `do $$ begin for i in 1..140000 loop
+		begin insert into noise values (1); exception when unique_violation then null; end; end loop; end $$`)
+	exec(late, "begin; insert into noise values (1)")
+	a.emit(ctx, late, "far-below")
+	a.emit(ctx, early, "1")
+	exec(early, "commit")
+	s := newSnapshotReader(t, r.url, 20_000)
+	for s.poll(t) {
+		continue
+	}
+	require.Len(t, s.rows, 1)
+	exec(late, "commit")
+	s.open(t, r.url)
+	for s.poll(t) {
+		continue
+	}
+	require.Len(t, s.rows, 2)
+	require.Equal(t, "acme/shop/far-below", s.rows[1].key)
+}
+
 // TestReader_PagesLateRows: one late transaction with more rows than a batch holds, together with later changes of the same keys.
 func TestReader_PagesLateRows(t *testing.T) {
 	t.Parallel()

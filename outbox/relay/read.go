@@ -21,31 +21,27 @@ const (
 	sqlCommit = `commit`
 
 	// to_regclass looks the table up each time, so that one created anew is noticed at once. The epoch comes from the same
-	// snapshot as the rows that it versions.
-	sqlState = `select pg_current_snapshot()::text, coalesce(to_regclass('leat.outbox')::oid::bigint, 0), (select epoch from leat.source)`
+	// snapshot as the rows that it versions. age counts from the next transaction id, which it reads after the snapshot was taken:
+	// whatever was in progress then is below it.
+	sqlState = `select pg_current_snapshot()::text, coalesce(to_regclass('leat.outbox')::oid::bigint, 0), (select epoch from leat.source),
+  age(pg_snapshot_xmax(pg_current_snapshot())::xid)`
 
 	// Late rows of transactions that were in progress ($2) and of later ones that drew an id up to $4 all the same. Those
 	// still in progress have no visible rows: leaving them out spares a walk over what a long transaction has
 	// written so far. "(id <= $4) is true" keeps the planner from walking the primary key up to $4. Only ids are
 	// sorted, most often none; a join instead of "= any" would walk the whole table in the order of ids. $5 bounds what is delivered at once, the lowest ids first.
-	sqlLateHead = `with late as materialized (
+	//
+	// xmax ($3) is one above the highest transaction that had ended, so a transaction that was in progress can be above it too, and may
+	// have drawn ids far below $4. $6 is above all of them. What began later has drawn higher ids than $4, as transaction_id is evaluated
+	// before id. So few rows have a transaction id between the two, also after a pause, when all of the backlog is above xmax.
+	sqlLate = `with late as materialized (
   select id from leat.outbox
   where transaction_id = any (array(select x from unnest($2::xid8[]) x where pg_visible_in_snapshot(x, pg_current_snapshot())))
     and (id <= $4::bigint) is true
   union all
-`
-	sqlLateTail = `
+  select id from leat.outbox where transaction_id >= $3::xid8 and transaction_id < $6::xid8 and (id <= $4::bigint) is true
 ), lowest as materialized (select id from late order by id limit $5::int)
 select ` + columns + ` from leat.outbox where id = any (array(select id from lowest)) order by id`
-
-	// xmax is one above the highest transaction that had ended, so a transaction that was in progress can be above it too, and
-	// may have drawn ids far below $4. In steady polling few rows have a transaction id from $3: all of them are looked at.
-	sqlLate = sqlLateHead + `  select id from leat.outbox where transaction_id >= $3::xid8 and (id <= $4::bigint) is true` + sqlLateTail
-
-	// After a pause the whole backlog has. What was in progress above xmax then is within as many ids as there can be sessions
-	// and their savepoints; what began later has drawn higher ids than $4, as transaction_id is evaluated before id.
-	sqlLateAfterPause = sqlLateHead + `  select id from leat.outbox
-  where transaction_id >= $3::xid8 and transaction_id < $6::xid8 and (id <= $4::bigint) is true` + sqlLateTail
 
 	// One window of a pass: by primary key, so that the whole pass walks the range of ids once.
 	sqlPass = `select ` + columns + ` from leat.outbox
@@ -72,7 +68,7 @@ from leat.identity() i`
 type reader struct {
 	conn     *pgconn.PgConn
 	id       identity
-	lastRead time.Time // of the latest read: long ago, or never, is a pause
+	lastRead time.Time // when the latest read began
 	perRow   int       // bytes of a row, of late
 }
 
@@ -81,12 +77,6 @@ var errStandby = errors.New("database is a standby, the relay reads the primary"
 
 // errGone says that the table or the epoch is not what it was when the connection was made.
 var errGone = errors.New("leat.outbox is not the table it was")
-
-// pause is the age of a position beyond which its snapshot says little about the present.
-const pause = 5 * time.Second
-
-// concurrent is by how much ids of transactions in progress can exceed xmax: none above it has ended.
-const concurrent = 1 << 17
 
 // readTimeout ends a read whose connection has died silently.
 const readTimeout = time.Minute
@@ -133,8 +123,7 @@ func (r *reader) prepare(ctx context.Context, c *cursor) error {
 		return err
 	}
 	for name, sql := range map[string]string{
-		"begin": sqlBegin, "commit": sqlCommit, "state": sqlState, "late": sqlLate, "pause": sqlLateAfterPause, "pass": sqlPass,
-		"fresh": sqlFresh,
+		"begin": sqlBegin, "commit": sqlCommit, "state": sqlState, "late": sqlLate, "pass": sqlPass, "fresh": sqlFresh,
 	} {
 		if _, err := r.conn.Prepare(ctx, name, sql, nil); err != nil {
 			return fmt.Errorf("preparing statement %s: %w", name, err)
@@ -220,11 +209,7 @@ func (r *reader) send(pipe *pgconn.Pipeline, p position, lim limits) {
 			payload, xip, xmax, end, limit, formatInt(p.Pass.Through), []byte(p.Pass.Snapshot.String()),
 		}, nil, binaryResult())
 	} else {
-		late, args := "late", [][]byte{payload, xip, xmax, last, limit}
-		if time.Since(r.lastRead) > pause {
-			late, args = "pause", append(args, strconv.AppendUint(nil, p.Snapshot.xmax+concurrent, 10))
-		}
-		pipe.SendQueryPrepared(late, args, nil, binaryResult())
+		pipe.SendQueryPrepared("late", [][]byte{payload, xip, xmax, last, limit, strconv.AppendUint(nil, p.lateBelow(), 10)}, nil, binaryResult())
 		pipe.SendQueryPrepared("fresh", [][]byte{payload, last, limit}, nil, binaryResult())
 	}
 	pipe.SendQueryPrepared("commit", nil, nil, nil)
@@ -234,7 +219,7 @@ func (r *reader) receive(pipe *pgconn.Pipeline, p position, e *encoder, b *batch
 	if err := skip(pipe); err != nil {
 		return f, fmt.Errorf("beginning read: %w", err)
 	}
-	if f.now, err = r.state(pipe, e); err != nil {
+	if f.now, f.next, err = r.state(pipe, e); err != nil {
 		return f, err
 	}
 	f.lateLast, f.lateMore, err = take(pipe, e, b, lim, true)
@@ -255,15 +240,14 @@ func (r *reader) receive(pipe *pgconn.Pipeline, p position, e *encoder, b *batch
 	return f, nil
 }
 
-func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (snapshot, error) {
+func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (now snapshot, next uint64, err error) {
 	result, err := results(pipe)
 	if err != nil {
-		return snapshot{}, fmt.Errorf("reading snapshot: %w", err)
+		return now, 0, fmt.Errorf("reading snapshot: %w", err)
 	}
-	var now snapshot
 	for result.NextRow() {
 		v := result.Values()
-		now, err = parseSnapshot(string(v[0]))
+		now, next, err = parseState(v[0], v[3])
 		table, _ := strconv.ParseInt(string(v[1]), 10, 64)
 		epoch, _ := strconv.ParseInt(string(v[2]), 10, 64)
 		if err == nil && (table != int64(r.id.Table) || epoch < r.id.Epoch) {
@@ -275,7 +259,19 @@ func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (snapshot, error) {
 	if _, closeErr := result.Close(); err == nil {
 		err = closeErr
 	}
-	return now, err
+	return now, next, err
+}
+
+// parseState reads a snapshot and the next transaction id, which comes as the age of the snapshot's xmax.
+func parseState(text, age []byte) (now snapshot, next uint64, err error) {
+	if now, err = parseSnapshot(string(text)); err != nil {
+		return now, 0, err
+	}
+	above, err := strconv.ParseUint(string(age), 10, 31)
+	if err != nil {
+		return now, 0, fmt.Errorf("age %.40q of the snapshot is not that of a past transaction: %w", age, err)
+	}
+	return now, now.xmax + above, nil
 }
 
 // take moves rows of the next result into b until it is full, and leaves out the rest.
