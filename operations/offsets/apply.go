@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/leat-io/leat/operations/audit"
@@ -52,6 +53,7 @@ const (
 // change is an apply or an undo under way.
 type change struct {
 	o      *Offsets
+	locked *pgxpool.Conn // has the lock
 	op     audit.Operator
 	opt    ApplyOptions
 	plan   *Plan
@@ -89,7 +91,7 @@ func (o *Offsets) change(ctx context.Context, op audit.Operator, id string, opt 
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := o.lock(ctx, p.Group)
+	locked, unlock, err := o.lock(ctx, p.Group)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (o *Offsets) change(ctx context.Context, op audit.Operator, id string, opt 
 		return nil, err
 	}
 	opt.Timeout = cmp.Or(opt.Timeout, 2*time.Minute)
-	c.o, c.op, c.opt, c.plan, c.report = o, op, opt, p, &Report{Plan: p}
+	c.o, c.locked, c.op, c.opt, c.plan, c.report = o, locked, op, opt, p, &Report{Plan: p}
 	return c.run(ctx)
 }
 

@@ -26,6 +26,7 @@ type planState struct {
 	plans  [2]planRow
 	lock   int8 // 0: free, else an operator and one
 	ops    [2]planOp
+	late   planLate
 	left   planBudget
 	wrong  string // what was seen to be wrong in the step that led here
 }
@@ -33,7 +34,7 @@ type planState struct {
 const none = -1
 
 // planBudget is what may still be done.
-type planBudget struct{ plans, orders, crashes, faults, truncates, deaths int8 }
+type planBudget struct{ plans, orders, crashes, faults, truncates, deaths, losses, lates int8 }
 
 // planTxn is a Kafka transaction of a member, or the one that cancels.
 type planTxn struct {
@@ -43,6 +44,15 @@ type planTxn struct {
 	out     int8 // a record that it outputs; none: -1
 	settles int8 // a record that it takes off the retry topic; none: -1
 	old     bool // its member had fetched before an operator wrote
+	ending  bool // its operator has asked for its end, and died
+}
+
+// planLate is a request for offsets whose operator is gone.
+type planLate struct {
+	on     bool
+	plan   int8
+	undo   bool
+	before [2]int8 // what its operator has seen
 }
 
 // planMember is a process of the group.
@@ -91,6 +101,7 @@ type planScene struct {
 	still  bool // nobody is in the group
 	resume bool // the second plan is made when the first one has come to something
 	quick  bool // members commit and leave between an operator's last look and its write
+	slow   bool // a request of a dead operator may come when others have moved the group
 	budget planBudget
 	wrong  planMutant
 }
@@ -103,6 +114,7 @@ const (
 	noSecondLook  planMutant = "a plan is compared before the group is still, only"
 	noSettle      planMutant = "open transactions of members that are gone are not waited for"
 	noLock        planMutant = "two changes at once"
+	marksAnyway   planMutant = "a plan is marked without the lock"
 	noMark        planMutant = "a plan is not marked before the write"
 	noAudit       planMutant = "the audit log has no entry before the write"
 	trustsAnswers planMutant = "what was written is not read back"
@@ -208,14 +220,22 @@ func planScenes() []planScene {
 		{name: "undo, drained, of a plan that was drained", drain: true, undo: true, budget: planBudget{plans: 1, orders: 2}},
 		{name: "cancel", parked: true, undo: true, budget: planBudget{plans: 1, orders: 2, faults: 1}},
 		{name: "cancel, with drain and a crash", parked: true, drain: true, budget: planBudget{plans: 1, orders: 1, crashes: 1}},
+		{name: "the lock is lost", still: true, undo: true, budget: planBudget{plans: 2, orders: 3, losses: 1}},
+		{name: "the lock is lost beside a member", budget: planBudget{plans: 1, orders: 2, losses: 1}},
+		{name: "the lock is lost by one who cancels", parked: true, still: true, undo: true, budget: planBudget{plans: 2, orders: 3, losses: 1, faults: 1}},
+		{name: "late requests", parked: true, still: true, undo: true, budget: planBudget{plans: 2, orders: 2, lates: 1, losses: 1}},
 		{name: "cancel once more after a crash", parked: true, still: true, budget: planBudget{plans: 2, orders: 2, crashes: 1}},
 	}
 	if model.Deep() {
 		for i := range scenes {
 			if sc := &scenes[i]; sc.still {
-				sc.still, sc.resume, sc.budget = false, true, planBudget{plans: 2, orders: 2, crashes: 1}
+				sc.still, sc.resume, sc.budget.orders, sc.budget.faults = false, true, 2, 0
+				if sc.parked && sc.budget.losses > 0 {
+					sc.budget.plans = 1
+				}
 			}
 		}
+		scenes = append(scenes, planScene{name: "the lock is lost by one who drains", drain: true, budget: planBudget{plans: 1, orders: 2, losses: 1}})
 	}
 	return scenes
 }
@@ -240,6 +260,7 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{planScene{wrong: noSecondLook, budget: planBudget{plans: 1, orders: 1}}, "a stale plan is applied"},
 		{planScene{wrong: noSettle, budget: planBudget{plans: 1, orders: 1, deaths: 1}}, "over the operator's offsets"},
 		{planScene{wrong: noLock, budget: twice}, "a stale plan is applied"},
+		{planScene{wrong: marksAnyway, still: true, budget: planBudget{plans: 1, orders: 2, losses: 1}}, "a stale plan is applied"},
 		{planScene{wrong: noMark, budget: planBudget{plans: 1, orders: 1, crashes: 1}}, "plan 0 is planned: offsets were written"},
 		{planScene{wrong: noAudit, budget: planBudget{plans: 1, orders: 1}}, "the audit log knows nothing"},
 		{planScene{wrong: trustsAnswers, budget: planBudget{plans: 1, orders: 1, faults: 1}}, "plan 0 is applied: not all offsets were written"},
@@ -247,22 +268,31 @@ func TestModel_FindsWhatIsKnownToBeWrong(t *testing.T) {
 		{planScene{wrong: undoRead, drain: true, undo: true, budget: twice}, "undo does not go back to what was before"},
 		{planScene{wrong: undoCancelled, parked: true, undo: true, budget: twice}, "record 0 is lost"},
 		{planScene{wrong: lostIsNothing, parked: true, undo: true, budget: planBudget{plans: 1, orders: 2, faults: 1}}, "does not say so"},
-		{planScene{wrong: noLookAtGroup, parked: true, budget: planBudget{plans: 1, orders: 1}}, "record 0 is lost"},
-		{planScene{wrong: noLookAtPlace, parked: true, budget: planBudget{plans: 1, orders: 1}}, "record 0 is lost"},
+		{planScene{wrong: noLookAtGroup, parked: true, budget: planBudget{plans: 1, orders: 1}}, "cancelling moves the group"},
+		{planScene{wrong: noLookAtPlace, parked: true, budget: planBudget{plans: 1, orders: 1}}, "cancelling moves the group"},
 		{planScene{wrong: cancelsFirst, parked: true, budget: planBudget{plans: 1, orders: 1, crashes: 1}}, "record 0 is lost"},
 	} {
 		model.Check(t, string(sc.wrong), sc.finds, sc.model)
 	}
 }
 
-// TestModel_WhatIsNotPromisedOfPlans shows the limit of guarantee 18: who commits and leaves within milliseconds.
+// TestModel_WhatIsNotPromisedOfPlans shows the limits of guarantee 18: who commits and leaves within milliseconds, and a request that
+// is on its way for longer than its operator lives.
 func TestModel_WhatIsNotPromisedOfPlans(t *testing.T) {
 	t.Parallel()
-	sc := planScene{quick: true, budget: planBudget{plans: 1, orders: 1}}
-	_, err := sc.model(t).Explore()
-	var c *model.Counterexample
-	require.ErrorAs(t, err, &c)
-	require.ErrorContains(t, err, "a stale plan is applied")
-	steps := strings.Join(c.Steps, "\n")
-	require.Less(t, strings.Index(steps, "looks again"), strings.Index(steps, "member commits"), steps)
+	for _, tc := range []struct {
+		planScene
+		first, then string // steps of a shortest way
+	}{
+		{planScene{quick: true, budget: planBudget{plans: 1, orders: 1}}, "looks again", "member commits"},
+		{planScene{slow: true, budget: planBudget{plans: 1, orders: 1, lates: 1}}, "member commits", "the dead operator's offsets are written"},
+	} {
+		_, err := tc.model(t).Explore()
+		var c *model.Counterexample
+		require.ErrorAs(t, err, &c)
+		require.ErrorContains(t, err, "a stale plan is applied")
+		steps := strings.Join(c.Steps, "\n")
+		require.Contains(t, steps, tc.first)
+		require.Less(t, strings.Index(steps, tc.first), strings.Index(steps, tc.then), steps)
+	}
 }

@@ -3,6 +3,10 @@ package offsets
 // cancelSteps is what follows the offsets if parked records are to be cancelled.
 func (sc *planScene) cancelSteps(st *steps, op *planOp, add func(string, func(*planState, *planOp))) {
 	s := &st.from
+	if op.fenced && op.phase > opTombstones && op.phase < opCancelEnd {
+		add("learns that its transaction is gone", func(_ *planState, op *planOp) { op.abort, op.phase = true, opCancelEnd })
+		return
+	}
 	switch op.phase {
 	case opParked:
 		if s.zombie.open || s.cancel.open || s.member.txn.open {
@@ -16,6 +20,9 @@ func (sc *planScene) cancelSteps(st *steps, op *planOp, add func(string, func(*p
 		})
 	case opTombstones:
 		add("writes tombstones", func(to *planState, op *planOp) {
+			for i := range to.ops { // the transactional id is the group's
+				to.ops[i].fenced = to.ops[i].phase > opTombstones && to.ops[i].phase <= opCancelEnd
+			}
 			to.cancel = planTxn{open: true, settles: 0, out: none}
 			if op.phase = opPend; sc.wrong == cancelsFirst {
 				op.phase = opCancelEnd
@@ -42,13 +49,13 @@ func (sc *planScene) cancelSteps(st *steps, op *planOp, add func(string, func(*p
 func (sc *planScene) endSteps(st *steps, op *planOp, add func(string, func(*planState, *planOp))) {
 	end := func(name string, commit bool, failed, lost error) {
 		add(name, func(to *planState, op *planOp) {
-			if commit {
-				to.parked[0], to.plans[op.plan].tombstones = false, true
-			}
-			if commit || lost == nil {
+			switch {
+			case commit:
+				sc.commitCancel(to, int(op.plan))
+			case lost == nil && !op.fenced:
 				to.cancel = closed
 			}
-			if lost != nil {
+			if lost != nil && !op.fenced {
 				to.left.faults--
 			}
 			n, _ := cancelled(1, failed, lost)
@@ -60,6 +67,10 @@ func (sc *planScene) endSteps(st *steps, op *planOp, add func(string, func(*plan
 			}
 		})
 	}
+	if op.fenced && !op.abort {
+		end("learns that its transaction is gone", false, nil, errRefused)
+		return
+	}
 	if op.abort {
 		end("gives up cancelling", false, errRefused, nil)
 		return
@@ -69,4 +80,12 @@ func (sc *planScene) endSteps(st *steps, op *planOp, add func(string, func(*plan
 		end("cancels without an answer", true, nil, errRefused)
 		end("does not cancel, without an answer", false, nil, errRefused)
 	}
+}
+
+// commitCancel ends the transaction that cancels: what was parked is not, and the offsets are what the plan has put there.
+func (sc *planScene) commitCancel(to *planState, plan int) {
+	if at := [2]int8{sc.target, 0}; to.cancel.pending && to.at != at {
+		to.at, to.wrong = at, "cancelling moves the group"
+	}
+	to.cancel, to.parked[0], to.plans[plan].tombstones = closed, false, true
 }

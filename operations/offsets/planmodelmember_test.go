@@ -141,6 +141,27 @@ func (sc *planScene) transactionSteps(st *steps) {
 	}
 	if s.cancel.open && !s.cancelling() {
 		st.add("the transaction of a dead operator times out", true, func(to *planState) { to.cancel = closed })
+		if s.cancel.ending {
+			st.add("the transaction of a dead operator commits", false, func(to *planState) { sc.commitCancel(to, int(s.late.plan)) })
+		}
+	}
+	if s.late.on {
+		sc.lateSteps(st)
+	}
+}
+
+// lateSteps: the request of an operator that is gone comes to Kafka, which takes it if the group is empty, or never comes.
+func (sc *planScene) lateSteps(st *steps) {
+	s := &st.from
+	st.add("the dead operator's offsets are lost", true, func(to *planState) { to.late = planLate{} })
+	switch {
+	case s.member.phase != memberOut:
+		st.add("the dead operator's offsets are refused", true, func(to *planState) { to.late = planLate{} })
+	case sc.slow || s.at == s.late.before && !s.zombie.open && !s.looked():
+		st.add("the dead operator's offsets are written", false, func(to *planState) {
+			sc.take(to, &planOp{plan: s.late.plan, undo: s.late.undo}, true, true)
+			to.late = planLate{}
+		})
 	}
 }
 
@@ -174,7 +195,7 @@ func (s planState) key() string {
 	k.flags(m.lot[0], m.lot[1], m.stays)
 	for _, txn := range []*planTxn{&m.txn, &s.zombie, &s.cancel} {
 		k.numbers(txn.next, txn.out, txn.settles)
-		k.flags(txn.open, txn.pending, txn.old)
+		k.flags(txn.open, txn.pending, txn.old, txn.ending)
 	}
 	for i := range s.plans {
 		p := &s.plans[i]
@@ -184,12 +205,14 @@ func (s planState) key() string {
 	}
 	for i := range s.ops {
 		op := &s.ops[i]
-		k.flags(op.undo, op.drained, op.hadBefore, op.refused[0], op.refused[1], op.noAnswer, op.took, op.abort)
+		k.flags(op.undo, op.drained, op.hadBefore, op.refused[0], op.refused[1], op.noAnswer, op.took, op.abort, op.lost, op.fenced)
 		k.numbers(int8(op.phase), op.plan, op.before[0], op.before[1], op.cancelled)
 		k.state(op.was)
 	}
+	k.flags(s.late.on, s.late.undo)
+	k.numbers(s.late.plan, s.late.before[0], s.late.before[1])
 	b := &s.left
-	k.numbers(b.plans, b.orders, b.crashes, b.faults, b.truncates, b.deaths)
+	k.numbers(b.plans, b.orders, b.crashes, b.faults, b.truncates, b.deaths, b.losses, b.lates)
 	return string(append(k, s.wrong...))
 }
 

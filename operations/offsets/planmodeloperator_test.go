@@ -16,6 +16,8 @@ type planOp struct {
 	took      bool    // Kafka has taken something, whatever it has answered
 	abort     bool    // of what cancels
 	cancelled int8
+	lost      bool // the lock, to a broken connection
+	fenced    bool // the transaction that cancels is another operator's now
 }
 
 const (
@@ -47,6 +49,12 @@ func (sc *planScene) operatorSteps(st *steps, i int) {
 	}
 	if s.left.crashes > 0 {
 		st.add(fmt.Sprintf("operator %d dies", i), false, func(to *planState) { to.left.crashes--; to.unlock(i); to.ops[i] = planOp{} })
+	}
+	if s.left.losses > 0 && s.lock == int8(i)+1 && op.phase != opWrite {
+		st.add(fmt.Sprintf("operator %d loses the lock", i), false, func(to *planState) { to.left.losses--; to.unlock(i); to.ops[i].lost = true })
+	}
+	if s.left.lates > 0 && (op.phase == opWrite || op.phase == opCancelEnd && !op.abort && !op.fenced) {
+		st.add(fmt.Sprintf("operator %d dies with a request on its way", i), false, func(to *planState) { to.left.lates--; sc.leave(to, i) })
 	}
 	add := func(name string, do func(*planState, *planOp)) {
 		st.add(fmt.Sprintf("operator %d %s", i, name), true, func(to *planState) { do(to, &to.ops[i]) })
@@ -96,7 +104,7 @@ func (sc *planScene) operatorSteps(st *steps, i int) {
 // orderSteps: somebody gives an order. One that is refused at once changes nothing.
 func (sc *planScene) orderSteps(st *steps, i int) {
 	s := &st.from
-	if s.left.orders == 0 || sc.wrong != noLock && (s.lock != 0 || i > 0) {
+	if s.left.orders == 0 || sc.wrong != noLock && (s.lock != 0 || i > 0 && s.ops[0].phase == opIdle) {
 		return // the second operator comes after the first one, and is no other
 	}
 	for n := range s.plans {
@@ -127,6 +135,18 @@ func (s *planState) unlock(i int) {
 	if s.lock == int8(i)+1 {
 		s.lock = 0
 	}
+}
+
+// leave ends operator i after a request that it has sent.
+func (sc *planScene) leave(to *planState, i int) {
+	op := to.ops[i]
+	if op.phase == opWrite {
+		to.late = planLate{true, op.plan, op.undo, op.before}
+	} else {
+		to.cancel.ending, to.late.plan = true, op.plan
+	}
+	to.unlock(i)
+	to.ops[i] = planOp{}
 }
 
 func (op *planOp) action() string {
@@ -162,6 +182,10 @@ func (sc *planScene) look(to *planState, op *planOp, next, refused byte) {
 }
 
 func (sc *planScene) mark(to *planState, op *planOp) {
+	if op.lost && sc.wrong != marksAnyway { // it is done over the connection that has the lock
+		op.phase = opLetGo
+		return
+	}
 	row := &to.plans[op.plan]
 	op.was, op.hadBefore = row.state, row.hasBefore
 	if sc.wrong != noMark {

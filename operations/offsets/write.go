@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/leat-io/leat/operations/audit"
@@ -18,22 +19,21 @@ const (
 	unlockSQL = `select pg_advisory_unlock(hashtextextended('leat offsets ' || $1, 0))`
 )
 
-// lock makes this the only change of a group's offsets through Leat.
-func (o *Offsets) lock(ctx context.Context, group string) (unlock func(), err error) {
-	conn, err := o.cfg.DB.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the control database: %w", err)
+// lock makes this the only change of a group's offsets through Leat, for as long as the connection that it returns lives.
+func (o *Offsets) lock(ctx context.Context, group string) (conn *pgxpool.Conn, unlock func(), err error) {
+	if conn, err = o.cfg.DB.Acquire(ctx); err != nil {
+		return nil, nil, fmt.Errorf("connecting to the control database: %w", err)
 	}
 	var got bool
 	if err := conn.QueryRow(ctx, lockSQL, group).Scan(&got); err != nil {
 		conn.Release()
-		return nil, fmt.Errorf("locking the offsets of group %s: %w", group, err)
+		return nil, nil, fmt.Errorf("locking the offsets of group %s: %w", group, err)
 	}
 	if !got {
 		conn.Release()
-		return nil, refuse("another change of the offsets of group " + group + " is under way")
+		return nil, nil, refuse("another change of the offsets of group " + group + " is under way")
 	}
-	return func() {
+	return conn, func() {
 		if _, err := conn.Exec(context.WithoutCancel(ctx), unlockSQL, group); err != nil {
 			_ = conn.Conn().Close(context.WithoutCancel(ctx)) // which gives up the lock as well
 		}
@@ -77,8 +77,9 @@ const undoneSQL = `update leat_control.plans set state = 'undone', problem = '',
 func (c *change) write(ctx context.Context) error {
 	was := c.plan.State
 	began := c.action + " began to write and was cut off"
-	if _, err := c.o.cfg.DB.Exec(ctx, beganSQL, c.plan.ID, began, c.before); err != nil {
-		return fmt.Errorf("marking plan %s: %w", c.plan.ID, err)
+	// Over the connection that has the lock: if it broke on the way, somebody else may be at work, and nothing must be written.
+	if _, err := c.locked.Exec(ctx, beganSQL, c.plan.ID, began, c.before); err != nil {
+		return fmt.Errorf("marking plan %s, before anything is written: %w", c.plan.ID, err)
 	}
 	// From here on it is finished, whatever becomes of ctx: all that follows is bounded by the client's own timeouts.
 	ctx = context.WithoutCancel(ctx)

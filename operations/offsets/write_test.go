@@ -73,6 +73,32 @@ func TestApply_ThatKafkaRefusesWritesNothing(t *testing.T) {
 	require.Equal(t, []int64{0, 0}, b.committed())
 }
 
+// TestApply_WritesNothingOnceItsLockIsLost has its connection with the lock break behind the last look.
+func TestApply_WritesNothingOnceItsLockIsLost(t *testing.T) {
+	t.Parallel()
+	b, _ := onFake(t, nil)
+	b.write(b.topic, 0, 10)
+	b.commit(0, 7)
+	p := b.plan(b.earliest())
+	looks := 0
+	b.fake.ControlKey(int16(kmsg.OffsetFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.fake.KeepControl()
+		if looks++; looks == 2 {
+			_, err := b.db.Exec(t.Context(), `select pg_terminate_backend(pid, 10000) from pg_locks
+				where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`)
+			require.NoError(t, err)
+		}
+		return nil, nil, false
+	})
+	_, err := b.Apply(t.Context(), b.op, p.ID, offsets.ApplyOptions{})
+	require.ErrorContains(t, err, "marking plan "+p.ID+", before anything is written: ")
+	require.Equal(t, 2, looks)
+	require.Equal(t, []int64{7, -1}, b.committed())
+	p, err = b.Get(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Equal(t, offsets.Planned, p.State, "it can be applied later")
+}
+
 // TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset has the broker say yes and do nothing.
 func TestApply_FailsLoudlyWhenKafkaShowsAnotherOffset(t *testing.T) {
 	t.Parallel()
