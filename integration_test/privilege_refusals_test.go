@@ -42,7 +42,7 @@ func (o *office) refusedByKafka() {
 			tries = append(tries, attempt{a, what, do})
 		}
 	}
-	all := []string{"relay", "normalize", "publish", "index", "verify", "operator", "admin", "notify", "stranger"}
+	all := []string{"relay", "normalize", "publish", "index", "verify", "operator", "admin", "notify", "viewer", "stranger"}
 	but := func(not ...string) (left []string) {
 		for _, a := range all {
 			if !strings.Contains(" "+strings.Join(not, " ")+" ", " "+a+" ") {
@@ -170,10 +170,11 @@ func (o *office) refusedByPostgres() {
 		"update leat_control.audit_log set actor = 'x'":                                                    all,
 		"delete from leat_control.audit_log":                                                               all,
 		"insert into leat_control.audit_log (actor, action, object, reason) values ('x', 'x', 'x', 'x')":   but("operator"),
-		"select * from leat_control.dead_letters":                                                          but("index", "notify", "operator"),
+		"select * from leat_control.dead_letters":                                                          but("index", "notify", "operator", "viewer"),
 		"insert into leat_control.incidents select * from leat_control.incidents":                          but("index", "notify"),
 		"update leat_control.dead_letter_notes set owner = 'x'":                                            but("operator"),
 		"update leat_control.redrive_items set edit = null":                                                but("operator"),
+		"select edit, edited_value from leat_control.redrive_items":                                        but("operator"),
 		"select document from leat_control.verify_reports":                                                 but("verify", "operator"),
 		"update leat_control.verify_reports set agrees = true":                                             all,
 		"delete from leat_control.verify_reports":                                                          but("verify"),

@@ -38,7 +38,7 @@ type office struct {
 
 // actors are those of the ACLs, and those who need no Kafka.
 func actors() []string {
-	return []string{"relay", "normalize", "publish", "index", "verify", "operator", "admin", "notify", "stranger"}
+	return []string{"relay", "normalize", "publish", "index", "verify", "operator", "admin", "notify", "viewer", "stranger"}
 }
 
 func newOffice(t *testing.T) *office {
@@ -106,6 +106,7 @@ func (o *office) grant() {
 	for actor, function := range map[string]string{
 		"relay": "grant_process", "normalize": "grant_process", "publish": "grant_process",
 		"index": "grant_index", "notify": "grant_notify", "verify": "grant_verify", "operator": "grant_operator",
+		"viewer": "grant_viewer",
 	} {
 		_, err := o.control.Exec(ctx, "select leat_control."+function+"($1)", o.roles[actor])
 		require.NoError(o.t, err)
@@ -286,6 +287,22 @@ func (o *office) bringBack(processes map[string]*process) {
 	eventually(o.t, "both invoices in the books", func() bool { return len(o.booked()) == 2 })
 }
 
+// look is what people do at the command line who may only look: all that needs nothing but the control database.
+func (o *office) look() {
+	o.t.Helper()
+	for _, args := range [][]string{
+		{"pauses"}, {"breaker", "list"}, {"incidents", "list"}, {"outcomes"}, {"audit"}, {"dlq", "list"}, {"dlq", "jobs"}, {"verify", "list"},
+		{"migrate", "status", "control"},
+	} {
+		out, err := o.as("viewer", args...)
+		check(o.t, err == nil, "leat %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	for _, args := range [][]string{{"pause", "group", o.publishGroup}, {"dlq", "discard", "--group", o.normalizeGroup}} {
+		out, err := o.as("viewer", append(args, "--reason", "a drill")...)
+		check(o.t, err != nil && strings.Contains(out, "permission denied"), "leat %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
 // operateEverything is what people do at the command line.
 func (o *office) operateEverything() {
 	o.t.Helper()
@@ -319,6 +336,7 @@ func (o *office) operateEverything() {
 		out, err := o.as("operator", args...)
 		check(o.t, err == nil, "leat %s: %v: %s", strings.Join(args, " "), err, out)
 	}
+	o.look()
 	o.letters("resolved 1")
 	eventually(o.t, "a report of the verifier", func() bool {
 		var reports []struct{ Agrees bool }

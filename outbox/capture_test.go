@@ -239,3 +239,36 @@ func TestGrant_OwnersFunctionsAreNotMisled(t *testing.T) {
 	require.NoError(t, pool.QueryRow(ctx, "select count(*) from leat.outbox").Scan(&captured))
 	require.Equal(t, 1, captured)
 }
+
+// TestEmit_CallersAreNotMisled: who writes an event, or raises the epoch, may have more rights than a role that can create functions in a
+// schema of the search path. Its functions and operators fit the arguments better than the real ones, and are not used.
+func TestEmit_CallersAreNotMisled(t *testing.T) {
+	t.Parallel()
+	pool, _ := setup(t)
+	ctx := t.Context()
+	conn, err := pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer conn.Release()
+	const misled = ` language plpgsql as $$ begin raise exception 'misled: %', current_user; end $$`
+	role := newRole(t, pool)
+	for _, sql := range []string{
+		"create schema evil authorization " + role,
+		"set role " + role,
+		"create function evil.convert_to(text, text) returns bytea" + misled,
+		"create function evil.less(bigint, bigint) returns boolean" + misled,
+		"create operator evil.< (leftarg = bigint, rightarg = bigint, function = evil.less)",
+		"create function evil.now() returns timestamptz" + misled,
+		"reset role",
+	} {
+		_, err := conn.Exec(ctx, sql)
+		require.NoError(t, err, sql)
+	}
+	for _, path := range []string{"evil", "evil, pg_catalog"} {
+		_, err := conn.Exec(ctx, "set search_path = "+path)
+		require.NoError(t, err)
+		_, err = conn.Exec(ctx, "select convert_to('{}', 'UTF8')")
+		require.ErrorContains(t, err, "misled", "the trap is one")
+		_, err = conn.Exec(ctx, "select leat.emit('acme', 'invoice', '1', 'upsert', '{}'), leat.raise_epoch(7)")
+		require.NoError(t, err)
+	}
+}

@@ -297,7 +297,7 @@ func hint(err error) error {
 		return fmt.Errorf("%w; run `leat migrate up control`", err)
 	case "42501": // insufficient privilege
 		return fmt.Errorf("%w; the owner of the control database grants rights: select leat_control.grant_process('role'), "+
-			"grant_index, grant_notify or grant_verify for those processes, grant_operator for people", err)
+			"grant_index, grant_notify or grant_verify for those processes, grant_operator for people, grant_viewer for those who only look", err)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -132,6 +133,50 @@ func TestBreakerOrders(t *testing.T) {
 	require.Len(t, entries, 3)
 	require.Equal(t, "breaker release", entries[0].Action)
 	require.Equal(t, "breaker close", entries[1].Action)
+}
+
+// TestRights_AViewerOnlyReads: every table of the schema that a command shows, none of what carries payloads, and changes nothing.
+func TestRights_AViewerOnlyReads(t *testing.T) {
+	t.Parallel()
+	owner, address := database(t)
+	ctx := t.Context()
+	viewer := as(t, owner, address, "grant_viewer")
+	var tables []string
+	require.NoError(t, owner.QueryRow(ctx, `select array_agg(c.oid::regclass::text order by 1) from pg_class c
+		where relnamespace = 'leat_control'::regnamespace and relkind in ('r', 'p') and not relispartition`).Scan(&tables))
+	require.Greater(t, len(tables), 20)
+	var hidden []string
+	for _, table := range tables {
+		for _, sql := range []string{"delete from " + table, "truncate " + table, "insert into " + table + " default values"} {
+			_, err := viewer.Exec(ctx, sql)
+			require.ErrorContains(t, err, "permission denied", sql)
+		}
+		var columns []string
+		require.NoError(t, owner.QueryRow(ctx, `select array_agg(quote_ident(attname) order by attname) from pg_attribute
+			where attrelid = $1::regclass and attnum > 0 and not attisdropped`, table).Scan(&columns))
+		for _, column := range columns {
+			_, err := viewer.Exec(ctx, fmt.Sprintf("update %s set %s = %[2]s", table, column))
+			require.ErrorContains(t, err, "permission denied", "update %s.%s", table, column)
+			if _, err := viewer.Exec(ctx, fmt.Sprintf("select %s from %s", column, table)); err != nil {
+				require.ErrorContains(t, err, "permission denied")
+				hidden = append(hidden, table+"."+column)
+			}
+		}
+	}
+	require.Equal(t, []string{
+		"leat_control.redrive_items.edit", "leat_control.redrive_items.edited_value",
+		"leat_control.rights.object", "leat_control.rights.privileges", "leat_control.rights.role",
+		"leat_control.verify_reports.document",
+	}, hidden)
+	for _, sql := range []string{
+		"select leat_control.grant_viewer('postgres')", "select leat_control.journal_reset()", "select leat_control.journal_upkeep('7 days')",
+		"create table leat_control.mine ()",
+	} {
+		_, err := viewer.Exec(ctx, sql)
+		require.ErrorContains(t, err, "permission denied", sql)
+	}
+	_, err := control.SetPause(ctx, viewer, ana(), control.Pause{Scope: control.Group, Name: "reporting"}, names())
+	require.ErrorContains(t, err, "grant_operator for people, grant_viewer for those who only look")
 }
 
 func TestRights_AreEnoughAndNoMore(t *testing.T) {
