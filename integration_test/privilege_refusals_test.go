@@ -174,7 +174,7 @@ func (o *office) refusedByPostgres() {
 		"insert into leat_control.incidents select * from leat_control.incidents":                          but("index", "notify"),
 		"update leat_control.dead_letter_notes set owner = 'x'":                                            but("operator"),
 		"update leat_control.redrive_items set edit = null":                                                but("operator"),
-		"select edit, edited_value from leat_control.redrive_items":                                        but("operator"),
+		"select edit, edited_value from leat_control.redrive_items":                                        but("index", "operator"),
 		"select document from leat_control.verify_reports":                                                 but("verify", "operator"),
 		"update leat_control.verify_reports set agrees = true":                                             all,
 		"delete from leat_control.verify_reports":                                                          but("verify"),

@@ -291,7 +291,14 @@ func (o *office) bringBack(processes map[string]*process) {
 func (o *office) look() {
 	o.t.Helper()
 	for _, args := range [][]string{
-		{"pauses"}, {"breaker", "list"}, {"incidents", "list"}, {"outcomes"}, {"audit"}, {"dlq", "list"}, {"dlq", "jobs"}, {"verify", "list"},
+		{"pauses"},
+		{"breaker", "list"},
+		{"incidents", "list"},
+		{"outcomes"},
+		{"audit"},
+		{"dlq", "list"},
+		{"dlq", "jobs"},
+		{"verify", "list"},
 		{"migrate", "status", "control"},
 	} {
 		out, err := o.as("viewer", args...)

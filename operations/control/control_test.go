@@ -163,7 +163,7 @@ func TestRights_AViewerOnlyReads(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, []string{
+	require.ElementsMatch(t, []string{
 		"leat_control.redrive_items.edit", "leat_control.redrive_items.edited_value",
 		"leat_control.rights.object", "leat_control.rights.privileges", "leat_control.rights.role",
 		"leat_control.verify_reports.document",

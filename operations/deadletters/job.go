@@ -48,9 +48,9 @@ type Job struct {
 }
 
 const selectJobs = `select r.id::text, r.at, r.actor, r.reason, r.selection, r.state, r.problem, r.rate, r.records, r.finished_at, r.cursor_from,
-	count(i.*), count(i.*) filter (where i.state = 'claimed'), count(i.*) filter (where i.state in ('moved', 'settled')),
-	count(i.*) filter (where d.state = 'resolved' and d.job = r.id), count(i.*) filter (where d.state = 'failed_again' and d.job = r.id),
-	count(i.*) filter (where i.state = 'refused'), count(i.*) filter (where i.state = 'released')
+	count(i.job), count(i.job) filter (where i.state = 'claimed'), count(i.job) filter (where i.state in ('moved', 'settled')),
+	count(i.job) filter (where d.state = 'resolved' and d.job = r.id), count(i.job) filter (where d.state = 'failed_again' and d.job = r.id),
+	count(i.job) filter (where i.state = 'refused'), count(i.job) filter (where i.state = 'released')
   from (select * from leat_control.redrives where $1 = '' or id::text = $1 order by at desc limit $2) r
   left join leat_control.redrive_items i on i.job = r.id
   left join leat_control.dead_letters d on d.topic = i.topic and d.partition = i.partition and d."offset" = i."offset" and d.at = i.at
