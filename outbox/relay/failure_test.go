@@ -269,8 +269,7 @@ func TestRelay_BuriesWhatKafkaDoesNotTake(t *testing.T) {
 }
 
 // TestRelay_DoesNotReadWhatNoRecordCanHold: nothing in a row makes the relay hold more than a bound of it, and the rows around it go on.
-func TestRelay_DoesNotReadWhatNoRecordCanHold(t *testing.T) {
-	t.Parallel()
+func TestRelay_DoesNotReadWhatNoRecordCanHold(t *testing.T) { //nolint:paralleltest // what other tests allocate would be counted
 	r := newRig(t, testenv.Kafka(t), "invoice")
 	r.insert("invoice", "1", []byte("before"))
 	long := bytes.Repeat([]byte("x"), 20<<20)
