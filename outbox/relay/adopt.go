@@ -143,7 +143,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 		return cursor{}, report, fmt.Errorf("looking at outbox: %w", result.Err)
 	}
 	v := result.Rows[0]
-	now, next, err := parseState(v[0], v[3])
+	now, err := parseView(v[0], v[3])
 	if err != nil {
 		return cursor{}, report, err
 	}
@@ -166,7 +166,7 @@ func (a Adoption) decide(ctx context.Context, before *cursor) (cursor, Adopted, 
 	}
 	report.After = id
 	after := newCursor(a.Source.Name, r.id)
-	after.position = position{Last: id, Snapshot: now, Next: next}
+	after.position = position{Last: id, view: now}
 	after.LastEvent, after.Rows = string(v[2]), old.Rows
 	after.Adopted = &adopted{At: time.Now().UTC(), From: a.From, Reason: a.Reason}
 	return after, report, nil

@@ -11,10 +11,10 @@ import (
 )
 
 // answer is the model of Postgres's answer to one read from p, under the snapshot now: what the statements of reader select and take
-// takes. rows are in the order of ids, next is the next transaction id of the server.
+// takes. rows are in the order of ids.
 // TestAnswer_IsThatOfPostgres compares it with the reader on a real server.
-func answer(rows []modelRow, committed func(xid uint64) bool, now snapshot, next uint64, p position, limit int) (f found, got []modelRow) {
-	f.now, f.next = now, next
+func answer(rows []modelRow, committed func(xid uint64) bool, now view, p position, limit int) (f found, got []modelRow) {
+	f.now = now
 	through := p.Last
 	if p.Pass != nil {
 		through = min(p.Pass.Through+passWindow, p.Last)
@@ -24,7 +24,7 @@ func answer(rows []modelRow, committed func(xid uint64) bool, now snapshot, next
 		if p.Pass != nil {
 			late = r.id <= through && !p.Snapshot.sees(r.xid) && p.Pass.Snapshot.sees(r.xid) && r.id > p.Pass.Through
 		}
-		if !late || !committed(r.xid) || !now.sees(r.xid) {
+		if !late || !committed(r.xid) || !now.Snapshot.sees(r.xid) {
 			continue
 		}
 		if f.lateMore = len(got) == limit; f.lateMore {
@@ -33,7 +33,7 @@ func answer(rows []modelRow, committed func(xid uint64) bool, now snapshot, next
 		got, f.lateLast = append(got, r), r.id
 	}
 	for _, r := range rows {
-		if p.Pass != nil || r.id <= p.Last || !committed(r.xid) || !now.sees(r.xid) {
+		if p.Pass != nil || r.id <= p.Last || !committed(r.xid) || !now.Snapshot.sees(r.xid) {
 			continue
 		}
 		if f.freshMore = f.lateMore || len(got) == limit; f.freshMore {
@@ -77,15 +77,15 @@ func TestAnswer_IsThatOfPostgres(t *testing.T) {
 		p := s.cursor.position
 		f, err := s.reader.read(t.Context(), p, s.enc, &b, s.lim)
 		require.NoError(t, err)
-		want, which := answer(rows, func(xid uint64) bool { return committed[xid] }, f.now, f.next, p, s.lim.rows)
+		want, which := answer(rows, func(xid uint64) bool { return committed[xid] }, f.now, p, s.lim.rows)
 		require.Equal(t, want, f, "from %+v", p)
 		require.Len(t, b.rows, len(which))
 		for i := range which {
 			require.Equal(t, which[i].id, b.rows[i].id)
 		}
 		for i := range writers {
-			require.False(t, writers[i].xid != 0 && f.now.sees(writers[i].xid), "a snapshot sees an open transaction")
-			require.Less(t, writers[i].xid, f.next)
+			require.False(t, writers[i].xid != 0 && f.now.Snapshot.sees(writers[i].xid), "a snapshot sees an open transaction")
+			require.Less(t, writers[i].xid, f.now.Next)
 		}
 		s.cursor.position = p.after(f)
 		for name, is := range map[string]bool{

@@ -100,12 +100,20 @@ type identity struct {
 // in Snapshot, and during a pass also those with id <= Pass.Through that are visible in Pass.Snapshot. The package's
 // documentation in docs/relay.md proves that every step keeps this true.
 type position struct {
-	Last     int64    `json:"last"`
+	Last int64 `json:"last"`
+	view
+	Pass *pass `json:"late_pass,omitempty"`
+}
+
+// view is what a read saw.
+type view struct {
 	Snapshot snapshot `json:"snapshot"`
 	// Next is no lower than the next transaction id of when Snapshot was taken; 0 in cursors of before it was kept.
 	Next uint64 `json:"next_transaction,omitempty"`
-	Pass *pass  `json:"late_pass,omitempty"`
 }
+
+// impossible reports whether no server can have shown v.
+func (v view) impossible() bool { return v.Next != 0 && v.Next < v.Snapshot.xmax }
 
 // lateBelow is above the transaction id of every row that can be late: see sqlLate.
 func (p position) lateBelow() uint64 {
@@ -123,9 +131,8 @@ func (p position) lateBelow() uint64 {
 // does not, up to the position's Last, in the order of ids. Its snapshot stays fixed, so that the order of keys holds
 // across its batches. No fresh row is read until it is over.
 type pass struct {
-	Snapshot snapshot `json:"snapshot"`
-	Next     uint64   `json:"next_transaction,omitempty"` // as that of position
-	Through  int64    `json:"through"`
+	view
+	Through int64 `json:"through"`
 }
 
 // passWindow bounds the range of ids that one read of a pass looks at, and so its duration.
@@ -133,12 +140,11 @@ const passWindow = 200_000
 
 // found is what one read took, in the order of delivery: late rows, then fresh ones.
 type found struct {
-	now       snapshot
-	next      uint64 // no lower than the next transaction id of when now was taken
-	lateLast  int64  // highest late id taken
-	lateMore  bool   // late rows were left behind
-	freshLast int64  // highest fresh id taken; 0 if none
-	freshMore bool   // fresh rows were left behind
+	now       view
+	lateLast  int64 // highest late id taken
+	lateMore  bool  // late rows were left behind
+	freshLast int64 // highest fresh id taken; 0 if none
+	freshMore bool  // fresh rows were left behind
 }
 
 // after is the position once the rows of f are delivered.
@@ -150,15 +156,15 @@ func (p position) after(f found) position {
 			through = f.lateLast
 		}
 		if through >= p.Last {
-			return position{Last: p.Last, Snapshot: p.Pass.Snapshot, Next: p.Pass.Next}
+			return position{Last: p.Last, view: p.Pass.view}
 		}
-		p.Pass = &pass{Snapshot: p.Pass.Snapshot, Next: p.Pass.Next, Through: through}
+		p.Pass = &pass{p.Pass.view, through}
 		return p
 	case f.lateMore:
-		p.Pass = &pass{Snapshot: f.now, Next: f.next, Through: f.lateLast}
+		p.Pass = &pass{f.now, f.lateLast}
 		return p
 	default:
-		return position{Last: max(p.Last, f.freshLast), Snapshot: f.now, Next: f.next}
+		return position{Last: max(p.Last, f.freshLast), view: f.now}
 	}
 }
 
@@ -218,7 +224,7 @@ func decodeCursor(value []byte) (cursor, error) {
 	if c.Last < 0 || c.Rows < 0 {
 		bad("last %d or rows %d is negative", c.Last, c.Rows)
 	}
-	if c.Next != 0 && c.Next < c.Snapshot.xmax || c.Pass != nil && c.Pass.Next != 0 && c.Pass.Next < c.Pass.Snapshot.xmax {
+	if c.impossible() || c.Pass != nil && c.Pass.impossible() {
 		bad("the next transaction is below the snapshot")
 	}
 	if p := c.Pass; p != nil && (p.Through < 0 || p.Through >= c.Last || p.Snapshot.xmax < c.Snapshot.xmax) {

@@ -133,10 +133,10 @@ func (s *relayState) readCursor(i int) {
 // read is readLoop.read: the decisions are guard's and after's.
 func (sc *relayScene) read(s *relayState, i int) {
 	o := &s.owners[i]
-	now := s.snapshot()
+	now := view{s.snapshot(), s.nextXID}
 	id := identity{System: 1, Timeline: 1, Table: 1, Epoch: 1}
 	if o.cursor.System == 0 || o.lost {
-		w := witness{lowest: 1, next: now.xmax}
+		w := witness{lowest: 1, next: now.Snapshot.xmax}
 		if j := slices.IndexFunc(s.rows, func(r modelRow) bool { return r.id == o.cursor.Last && s.committedXID(r.xid) }); j >= 0 {
 			w.event = eventOf(s.rows[j])
 		}
@@ -160,28 +160,28 @@ func (sc *relayScene) read(s *relayState, i int) {
 	}
 }
 
-func (sc *relayScene) answer(s *relayState, now snapshot, p position) (found, []modelRow) {
-	committed, next := s.committedXID, s.nextXID
+func (sc *relayScene) answer(s *relayState, now view, p position) (found, []modelRow) {
+	committed := s.committedXID
 	switch sc.wrong {
 	case aboveXmaxForgotten:
-		next = now.xmax
+		now.Next = now.Snapshot.xmax
 	case cursorOfIDs:
-		p.Snapshot = now // so that nothing is late
+		p.view = now // so that nothing is late
 	case cutAtXmin:
-		p.Snapshot = now
-		committed = func(xid uint64) bool { return xid < now.xmin && s.committedXID(xid) }
+		p.view = now
+		committed = func(xid uint64) bool { return xid < now.Snapshot.xmin && s.committedXID(xid) }
 	case movingPass:
 		if p.Pass != nil {
-			p.Pass = &pass{now, next, p.Pass.Through}
+			p.Pass = &pass{now, p.Pass.Through}
 		}
 	}
-	return answer(s.rows, committed, now, next, p, sc.page)
+	return answer(s.rows, committed, now, p, sc.page)
 }
 
 func (sc *relayScene) after(p position, f found) position {
 	switch {
 	case sc.wrong == movingPass && p.Pass != nil:
-		p.Pass = &pass{f.now, f.next, p.Pass.Through}
+		p.Pass = &pass{f.now, p.Pass.Through}
 	case sc.wrong == limitedReadIsWhole && f.freshMore:
 		f.freshLast++
 	}

@@ -219,7 +219,7 @@ func (r *reader) receive(pipe *pgconn.Pipeline, p position, e *encoder, b *batch
 	if err := skip(pipe); err != nil {
 		return f, fmt.Errorf("beginning read: %w", err)
 	}
-	if f.now, f.next, err = r.state(pipe, e); err != nil {
+	if f.now, err = r.state(pipe, e); err != nil {
 		return f, err
 	}
 	f.lateLast, f.lateMore, err = take(pipe, e, b, lim, true)
@@ -240,14 +240,14 @@ func (r *reader) receive(pipe *pgconn.Pipeline, p position, e *encoder, b *batch
 	return f, nil
 }
 
-func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (now snapshot, next uint64, err error) {
+func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (now view, err error) {
 	result, err := results(pipe)
 	if err != nil {
-		return now, 0, fmt.Errorf("reading snapshot: %w", err)
+		return now, fmt.Errorf("reading snapshot: %w", err)
 	}
 	for result.NextRow() {
 		v := result.Values()
-		now, next, err = parseState(v[0], v[3])
+		now, err = parseView(v[0], v[3])
 		table, _ := strconv.ParseInt(string(v[1]), 10, 64)
 		epoch, _ := strconv.ParseInt(string(v[2]), 10, 64)
 		if err == nil && (table != int64(r.id.Table) || epoch < r.id.Epoch) {
@@ -259,19 +259,20 @@ func (r *reader) state(pipe *pgconn.Pipeline, e *encoder) (now snapshot, next ui
 	if _, closeErr := result.Close(); err == nil {
 		err = closeErr
 	}
-	return now, next, err
+	return now, err
 }
 
-// parseState reads a snapshot and the next transaction id, which comes as the age of the snapshot's xmax.
-func parseState(text, age []byte) (now snapshot, next uint64, err error) {
-	if now, err = parseSnapshot(string(text)); err != nil {
-		return now, 0, err
+// parseView reads a snapshot and the next transaction id, which comes as the age of the snapshot's xmax.
+func parseView(text, age []byte) (view, error) {
+	now, err := parseSnapshot(string(text))
+	if err != nil {
+		return view{}, err
 	}
 	above, err := strconv.ParseUint(string(age), 10, 31)
 	if err != nil {
-		return now, 0, fmt.Errorf("age %.40q of the snapshot is not that of a past transaction: %w", age, err)
+		return view{}, fmt.Errorf("age %.40q of the snapshot is not that of a past transaction: %w", age, err)
 	}
-	return now, now.xmax + above, nil
+	return view{now, now.xmax + above}, nil
 }
 
 // take moves rows of the next result into b until it is full, and leaves out the rest.

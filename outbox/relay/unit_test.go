@@ -147,7 +147,7 @@ func (m *cursorModel) next() uint64 {
 
 // readSome reads as reader.read does, and reports whether more may be there.
 func (m *cursorModel) readSome(t *rapid.T, limit int) bool {
-	f, got := answer(m.sorted(), func(xid uint64) bool { return m.committed[xid] }, m.snapshot(), m.next(), m.pos, limit)
+	f, got := answer(m.sorted(), func(xid uint64) bool { return m.committed[xid] }, view{m.snapshot(), m.next()}, m.pos, limit)
 	m.pos = m.pos.after(f)
 	m.deliver(t, got)
 	return len(got) > 0 || m.pos.Pass != nil || f.freshMore
@@ -174,7 +174,7 @@ func TestGuard(t *testing.T) {
 	t.Parallel()
 	id := identity{System: 7, Timeline: 1, Table: 16400, Epoch: 2}
 	c := newCursor("shop", id)
-	c.position = position{Last: 50, Snapshot: snapshot{xmin: 90, xmax: 100}}
+	c.position = position{Last: 50, view: view{Snapshot: snapshot{xmin: 90, xmax: 100}}}
 	c.LastEvent = "11111111-1111-1111-1111-111111111111"
 	same := witness{event: c.LastEvent, lowest: 1, next: 120}
 	for name, tc := range map[string]struct {
@@ -232,7 +232,7 @@ func TestSource_AsksTheGroupBeforeItFencesAgain(t *testing.T) {
 
 func FuzzDecodeCursor(f *testing.F) {
 	c := newCursor("shop", identity{System: 7, Timeline: 1, Table: 16400, Epoch: 1})
-	c.position = position{Last: 9, Snapshot: snapshot{10, 20, []uint64{10, 14}}, Pass: &pass{snapshot{12, 25, []uint64{14}}, 26, 3}}
+	c.position = position{Last: 9, view: view{snapshot{10, 20, []uint64{10, 14}}, 0}, Pass: &pass{view{snapshot{12, 25, []uint64{14}}, 26}, 3}}
 	c.LastEvent = "11111111-1111-1111-1111-111111111111"
 	b, err := c.encode()
 	require.NoError(f, err)
